@@ -1,0 +1,32 @@
+"""What turns text into vectors."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_graph.domain.namespace import ModelIdentity
+
+
+class Embedder(Protocol):
+    """Embeds texts; safe to share between tasks of one event loop."""
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def exact_scan_limit(self) -> int:
+        """A namespace of up to this many vectors is always scanned exactly, not through an index."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One row per text, in order: shape (len(texts), dimension).
+
+        Rows have the Euclidean length 1; a text without any feature (no word in it) has a row of zeros.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release what the model holds. May be called twice."""
+        ...

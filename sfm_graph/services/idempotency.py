@@ -1,0 +1,56 @@
+"""Idempotency keys: the same request again gives the first one's answer, kept 24 hours in its transaction."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import orjson
+
+from sfm_graph.domain import validate
+from sfm_graph.errors import IdempotencyConflict
+from sfm_graph.store.database import WriteSession
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's key for one mutation; its scope is the principal, the namespace and the operation."""
+
+    principal: str
+    key: str
+    body: bytes
+
+
+def idempotency_key(principal: str, key: object, body: object) -> IdempotencyKey | None:
+    """The key of a request with this body (any JSON value); None when the caller gave none."""
+    if key is None:
+        return None
+    checked = validate.name(key, "idempotency_key", max_chars=256)
+    text = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY, default=str)
+    return IdempotencyKey(principal, checked, blake2b(text, digest_size=16).digest())
+
+
+async def once(
+    session: WriteSession,
+    namespace_id: int,
+    operation: str,
+    key: IdempotencyKey | None,
+    work: Callable[[], Awaitable[T]],
+    encode: Callable[[T], Any],
+    decode: Callable[[Any], T],
+) -> T:
+    """Run `work`, or give the answer kept for the key. Raises IdempotencyConflict for another body."""
+    if key is None:
+        return await work()
+    scope = {"namespace_id": namespace_id, "principal": key.principal, "operation": operation, "key": key.key}
+    row = await session.row("idempotent_answer", **scope)
+    if row is not None:
+        if bytes(row[0]) != key.body:
+            raise IdempotencyConflict(f"idempotency key {key.key!r} was used with another body", key=key.key)
+        return decode(row[1])
+    answer = await work()
+    kept = orjson.dumps(encode(answer)).decode()
+    await session.run("idempotent_remember", **scope, body=key.body, answer=kept)
+    return answer

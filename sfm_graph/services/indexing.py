@@ -1,0 +1,66 @@
+"""From text to search columns: parts, vectors and words, off the event loop where it takes long."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_graph.domain.memory import NewMemory
+from sfm_graph.domain.namespace import ModelIdentity
+from sfm_graph.domain.words import part_texts
+from sfm_graph.ports.embedder import Embedder
+from sfm_graph.store.search_columns import SearchColumns, search_columns
+
+# A memory's words take about 0.05 ms: more than this many would stall the event loop noticeably.
+INLINE_ITEMS = 20
+# Text of one memory above this is cut into words in a thread, too.
+INLINE_CHARS = 50_000
+
+
+class Indexing:
+    """Makes the search columns of memories with the service's embedder."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model that computes vectors."""
+        return self._embedder.identity
+
+    @property
+    def exact_scan_limit(self) -> int:
+        """Vectors up to which a namespace is scanned exactly."""
+        return self._embedder.exact_scan_limit
+
+    async def query_vector(self, text: str) -> NDArray[np.float32]:
+        """The unit vector of a query, zero for a query without any feature; shape (dimension,)."""
+        vectors = await self._embedder.embed([text])
+        return vectors.reshape(-1)
+
+    async def columns(self, memories: Sequence[NewMemory]) -> list[SearchColumns]:
+        """The search columns of memories, in order. A given embedding stands for the whole text."""
+        texts = [[] if memory.embedding is not None else _parts(memory) for memory in memories]
+        flat = [text for parts in texts for text in parts]
+        vectors = await self._embedder.embed(flat) if flat else np.empty((0, 0), np.float32)
+        if len(memories) <= INLINE_ITEMS and sum(len(memory.content) for memory in memories) <= INLINE_CHARS:
+            return _columns(memories, texts, vectors)
+        return await asyncio.to_thread(_columns, memories, texts, vectors)
+
+
+def _parts(memory: NewMemory) -> list[str]:
+    heading = f"{memory.title}\n" if memory.title else ""
+    return [heading + part for part in part_texts(memory.content)] or [heading]
+
+
+def _columns(
+    memories: Sequence[NewMemory], texts: Sequence[Sequence[str]], vectors: NDArray[np.float32]
+) -> list[SearchColumns]:
+    columns = []
+    start = 0
+    for memory, parts in zip(memories, texts, strict=True):
+        own = vectors[start : start + len(parts)] if memory.embedding is None else memory.embedding[None]
+        start += len(parts)
+        columns.append(search_columns(memory.title, memory.content, own))
+    return columns

@@ -1,0 +1,85 @@
+"""Namespaces as a whole: what is in them, their settings and model, their end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sfm_graph.domain import namespace as domain
+from sfm_graph.domain import validate
+from sfm_graph.domain.namespace import Namespace, NamespaceCounts
+from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor
+from sfm_graph.errors import InvalidInput, ModelMismatch
+from sfm_graph.hot.cache import HotCache
+from sfm_graph.hot.text_index import TextIndex
+from sfm_graph.services.view import View
+from sfm_graph.store import namespaces, vector_indexes
+from sfm_graph.store.database import Database, WriteSession
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceStatistics:
+    """A namespace, how much is in it, and the bytes it takes in this process's memory (0 when not hot)."""
+
+    namespace: Namespace
+    counts: NamespaceCounts
+    hot_bytes: int
+
+
+class Namespaces:
+    """The queries and mutations of namespaces."""
+
+    def __init__(self, database: Database, hot_text: HotCache[TextIndex]) -> None:
+        self._database = database
+        self._hot_text = hot_text
+
+    async def list(self, view: View, *, first: int, after: str | None) -> Page[Namespace]:
+        """A page of namespaces by name."""
+        place = decode_cursor("namespaces", after)
+        last = validate.text(place[0], "cursor", max_chars=validate.MAX_NAMESPACE_CHARS) if place else ""
+        rows = await namespaces.page(view.session, last, first + 1)
+        return cut_page(rows, [encode_cursor("namespaces", [row.name]) for row in rows], first)
+
+    async def statistics(self, view: View, name: str) -> NamespaceStatistics:
+        """What is in a namespace. Raises NamespaceNotFound."""
+        found = await view.existing_namespace(name)
+        counts = await namespaces.counts(view.session, found)
+        return NamespaceStatistics(found, counts, self._hot_text.sizes().get(found.id, 0))
+
+    async def put(
+        self, name: str, *, settings: Mapping[str, Any] | None, model: Mapping[str, Any] | None
+    ) -> Namespace:
+        """Make a namespace, or change its settings. A model can be declared until the first vector is stored.
+
+        Raises ModelMismatch when it has another model.
+        """
+        validate.namespace(name)
+        wanted_settings = domain.namespace_settings(settings) if settings is not None else None
+        identity = domain.model_identity(model) if model is not None else None
+
+        async def work(session: WriteSession) -> Namespace:
+            found = await namespaces.lock(session, name)
+            if wanted_settings is not None:
+                await namespaces.set_settings(session, found, wanted_settings)
+            if identity is not None and found.model is None:
+                await namespaces.set_model(session, found, await namespaces.model(session, identity))
+            stored = await namespaces.lock(session, name)
+            if identity is not None and stored.model is not None and stored.model.identity != identity:
+                raise ModelMismatch(f"namespace {name!r} holds vectors of {stored.model.identity}", namespace=name)
+            return stored
+
+        return await self._database.write(work)
+
+    async def delete(self, name: str, *, confirm: str | None) -> None:
+        """Delete a namespace with all that is in it, its change log included; `confirm` repeats its name.
+
+        Raises NamespaceNotFound, InvalidInput without the confirmation.
+        """
+        if confirm != name:
+            raise InvalidInput("to delete a namespace, repeat its name in `confirm`", field="confirm")
+
+        async def work(session: WriteSession) -> tuple[int, list[str]]:
+            return await namespaces.delete(session, name)
+
+        namespace_id, indexes = await self._database.write(work)
+        self._hot_text.drop(namespace_id)
+        await vector_indexes.drop(self._database, indexes)

@@ -1,0 +1,30 @@
+"""All services of one process: what every face is given."""
+
+from dataclasses import dataclass
+
+from sfm_graph.services.health import Health
+from sfm_graph.services.links import Links
+from sfm_graph.services.maintenance import Maintenance
+from sfm_graph.services.memory_reads import MemoryReads
+from sfm_graph.services.memory_writes import MemoryWrites
+from sfm_graph.services.namespaces import Namespaces
+from sfm_graph.services.recall import Recalls
+from sfm_graph.services.traversal import Traversal
+from sfm_graph.services.view import Views
+from sfm_graph.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Every use case, opened."""
+
+    settings: Settings
+    views: Views
+    memory_reads: MemoryReads
+    memory_writes: MemoryWrites
+    links: Links
+    recalls: Recalls
+    traversal: Traversal
+    namespaces: Namespaces
+    maintenance: Maintenance
+    health: Health

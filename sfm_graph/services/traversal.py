@@ -1,0 +1,285 @@
+"""Walking by structure: neighbours, subgraphs and shortest paths by frontier queries in one view."""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
+from sfm_graph.domain.link import Direction, Link
+from sfm_graph.domain.memory import Memory
+from sfm_graph.domain.namespace import Namespace
+from sfm_graph.domain.walk import Neighbour, Neighbourhood, Path, Step, Subgraph, WalkFilter
+from sfm_graph.domain.where import EVERYTHING, Where
+from sfm_graph.errors import MemoryNotFound, WalkTooLarge
+from sfm_graph.services.memory_reads import require_declared
+from sfm_graph.services.view import View
+from sfm_graph.store import links, memories, search
+
+# A path search that meets more than this gives up, and says so.
+MAX_EXPANDED = 200_000
+# Steps read for one frontier; a hub's further links are left out and the answer is marked truncated.
+MAX_STEPS = 100_000
+# Memories whose links a weighted search fetches at once.
+WEIGHTED_BATCH = 256
+
+
+class Traversal:
+    """The queries that follow links. A link counts when it is valid now; a walk never leaves its namespace."""
+
+    async def neighbours(
+        self,
+        view: View,
+        namespace: str,
+        ref: MemoryRef,
+        walk: WalkFilter,
+        *,
+        hops: int,
+        limit: int,
+        where: Where = EVERYTHING,
+    ) -> Neighbourhood:
+        """Memories within `hops` links, each once, by hops, then link id; the start is not its own neighbour.
+
+        `where` filters what is returned, not what is walked through. Raises MemoryNotFound.
+        """
+        walker = await _Walker.open(view, namespace, walk)
+        start = await walker.resolve(ref)
+        allowed = await walker.allowed(where)
+        reached: dict[MemoryId, tuple[LinkId, int]] = {}
+        seen = {start}
+        frontier = [start]
+        truncated = False
+        for hop in range(1, hops + 1):
+            steps, cut = await walker.steps(frontier)
+            truncated |= cut
+            frontier = []
+            for _, step in steps:
+                if step.to not in seen:
+                    seen.add(step.to)
+                    frontier.append(step.to)
+                    if allowed is None or step.to in allowed:
+                        reached[step.to] = (LinkId(step.link_id), hop)
+            if not frontier or len(reached) > limit:
+                break
+        kept = dict(list(reached.items())[:limit])
+        found = await walker.memories(kept)
+        joined = await walker.links(link_id for link_id, _ in kept.values())
+        neighbours = tuple(Neighbour(found[one], joined[link_id], hop) for one, (link_id, hop) in kept.items())
+        return Neighbourhood(neighbours, truncated or len(reached) > limit)
+
+    async def subgraph(
+        self,
+        view: View,
+        namespace: str,
+        starts: Sequence[MemoryRef],
+        walk: WalkFilter,
+        *,
+        depth: int,
+        limit: int,
+    ) -> Subgraph:
+        """Memories within `depth` links of any start, nearest first up to `limit`, and the links among them."""
+        walker = await _Walker.open(view, namespace, walk)
+        frontier = list(dict.fromkeys([await walker.resolve(ref) for ref in starts]))
+        seen = dict.fromkeys(frontier[:limit])
+        truncated = len(frontier) > limit
+        for _ in range(depth):
+            steps, cut = await walker.steps(frontier)
+            frontier = [one for one in dict.fromkeys(step.to for _, step in steps) if one not in seen]
+            truncated |= cut or len(seen) + len(frontier) > limit
+            frontier = frontier[: limit - len(seen)]
+            seen |= dict.fromkeys(frontier)
+            if not frontier:
+                break
+        found = await walker.memories(seen)
+        joined = await links.among(view.session, walker.namespace.id, namespace, seen, walk.types, MAX_STEPS + 1)
+        return Subgraph(
+            tuple(found[one] for one in sorted(found)),
+            tuple(joined[:MAX_STEPS]),
+            truncated or len(joined) > MAX_STEPS,
+        )
+
+    async def shortest_path(
+        self,
+        view: View,
+        namespace: str,
+        source: MemoryRef,
+        target: MemoryRef,
+        walk: WalkFilter,
+        *,
+        weighted: bool,
+        max_hops: int,
+    ) -> Path | None:
+        """A path with the fewest links, or with `weighted` the least sum of weights; None when there is none.
+
+        From a memory to itself the path has no links. `max_hops` bounds the links of the path.
+        Raises MemoryNotFound for an unknown end, WalkTooLarge when the search meets too many memories.
+        """
+        walker = await _Walker.open(view, namespace, walk)
+        start, goal = await walker.resolve(source), await walker.resolve(target)
+        if weighted:
+            trail = await _cheapest(walker, start, goal, max_hops)
+        else:
+            trail = await _fewest(walker, start, goal, max_hops)
+        if trail is None:
+            return None
+        nodes = [start, *(step.to for step in trail)]
+        found = await walker.memories(nodes)
+        joined = await walker.links(LinkId(step.link_id) for step in trail)
+        cost = float(sum(step.weight for step in trail)) if weighted else float(len(trail))
+        return Path(tuple(found[one] for one in nodes), tuple(joined[LinkId(step.link_id)] for step in trail), cost)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walker:
+    """One walk's reads."""
+
+    view: View
+    namespace: Namespace
+    walk: WalkFilter
+
+    @classmethod
+    async def open(cls, view: View, namespace: str, walk: WalkFilter) -> "_Walker":
+        found = await view.namespace(namespace)
+        if found is None:
+            raise MemoryNotFound(f"there is no memory in {namespace!r}", namespace=namespace)
+        return cls(view, found, walk)
+
+    async def resolve(self, ref: MemoryRef) -> MemoryId:
+        found = (await memories.find(self.view.session, self.namespace.id, self.namespace.name, [ref]))[0]
+        if found is None:
+            raise MemoryNotFound(f"no memory with {ref} in {self.namespace.name!r}", namespace=self.namespace.name)
+        return found.id
+
+    async def allowed(self, where: Where) -> frozenset[int] | None:
+        if where == EVERYTHING:
+            return None
+        require_declared(where, self.namespace.settings.payload_paths)
+        found = await search.matching_ids(self.view.session, self.namespace.id, where)
+        return frozenset(found.tolist())
+
+    async def steps(
+        self, frontier: Iterable[MemoryId], *, backwards: bool = False
+    ) -> tuple[list[tuple[MemoryId, Step]], bool]:
+        """Steps out of a frontier in link id order, and whether some were cut off."""
+        walk = WalkFilter(_reversed(self.walk.direction), self.walk.types) if backwards else self.walk
+        found = await links.steps_from(self.view.session, self.namespace.id, frontier, walk, MAX_STEPS + 1)
+        return found[:MAX_STEPS], len(found) > MAX_STEPS
+
+    async def all_steps(
+        self, frontier: Iterable[MemoryId], *, backwards: bool = False
+    ) -> list[tuple[MemoryId, Step]]:
+        steps, cut = await self.steps(frontier, backwards=backwards)
+        if cut:
+            raise WalkTooLarge(f"the search meets more than {MAX_STEPS} links at once; narrow types or max_hops")
+        return steps
+
+    async def memories(self, ids: Iterable[MemoryId]) -> Mapping[MemoryId, Memory]:
+        return await memories.by_ids(self.view.session, self.namespace.id, self.namespace.name, set(ids))
+
+    async def links(self, ids: Iterable[LinkId]) -> Mapping[LinkId, Link]:
+        return await links.by_ids(self.view.session, self.namespace.id, self.namespace.name, set(ids))
+
+
+def _reversed(direction: Direction) -> Direction:
+    return {Direction.OUT: Direction.IN, Direction.IN: Direction.OUT}.get(direction, Direction.BOTH)
+
+
+async def _fewest(walker: _Walker, start: MemoryId, goal: MemoryId, max_hops: int) -> list[Step] | None:
+    """Breadth-first search from both ends, the smaller frontier first."""
+    if start == goal:
+        return []
+    ahead: dict[MemoryId, tuple[MemoryId, Step] | None] = {start: None}
+    behind: dict[MemoryId, tuple[MemoryId, Step] | None] = {goal: None}
+    fronts = ([start], [goal])
+    for _ in range(max_hops):
+        backwards = len(fronts[1]) < len(fronts[0])
+        mine, other = (behind, ahead) if backwards else (ahead, behind)
+        frontier = []
+        meeting = None
+        for origin, step in await walker.all_steps(fronts[backwards], backwards=backwards):
+            if step.to in mine:
+                continue
+            mine[step.to] = (origin, step)
+            frontier.append(step.to)
+            if step.to in other and meeting is None:
+                meeting = step.to
+        if meeting is not None:
+            return [*_trail(ahead, meeting), *_trail_back(behind, meeting)]
+        if not frontier:
+            return None
+        if len(ahead) + len(behind) > MAX_EXPANDED:
+            raise WalkTooLarge(f"the search met more than {MAX_EXPANDED} memories; narrow types or max_hops")
+        fronts = (fronts[0], frontier) if backwards else (frontier, fronts[1])
+    return None
+
+
+def _trail(parents: Mapping[MemoryId, tuple[MemoryId, Step] | None], end: MemoryId) -> list[Step]:
+    trail = []
+    while (parent := parents[end]) is not None:
+        end, step = parent
+        trail.append(step)
+    return trail[::-1]
+
+
+def _trail_back(parents: Mapping[MemoryId, tuple[MemoryId, Step] | None], begin: MemoryId) -> list[Step]:
+    trail = []
+    while (parent := parents[begin]) is not None:
+        origin, step = parent
+        trail.append(Step(step.link_id, origin, step.weight))
+        begin = origin
+    return trail
+
+
+async def _cheapest(walker: _Walker, start: MemoryId, goal: MemoryId, max_hops: int) -> list[Step] | None:
+    """Dijkstra over (memory, hops); links are fetched for many of the nearest memories at once."""
+    heap: list[tuple[float, int, MemoryId]] = [(0.0, 0, start)]
+    parents: dict[tuple[MemoryId, int], tuple[MemoryId, Step]] = {}
+    best: dict[tuple[MemoryId, int], float] = {(start, 0): 0.0}
+    # The fewest hops a memory was settled with: a later, dearer arrival with as many hops cannot help.
+    settled: dict[MemoryId, int] = {}
+    known: dict[MemoryId, list[Step]] = {}
+    while heap:
+        cost, hops, node = heapq.heappop(heap)
+        if settled.get(node, max_hops + 1) <= hops:
+            continue
+        settled[node] = hops
+        if node == goal:
+            return _hop_trail(parents, node, hops)
+        if hops == max_hops:
+            continue
+        if node not in known:
+            await _fetch(walker, known, node, heap)
+        for step in known[node]:
+            arrival = (step.to, hops + 1)
+            total = cost + step.weight
+            if total < best.get(arrival, float("inf")) and settled.get(step.to, max_hops + 1) > hops + 1:
+                best[arrival] = total
+                parents[arrival] = (node, step)
+                heapq.heappush(heap, (total, hops + 1, step.to))
+        if len(known) > MAX_EXPANDED:
+            raise WalkTooLarge(f"the search met more than {MAX_EXPANDED} memories; narrow types or max_hops")
+    return None
+
+
+async def _fetch(
+    walker: _Walker,
+    known: dict[MemoryId, list[Step]],
+    node: MemoryId,
+    heap: list[tuple[float, int, MemoryId]],
+) -> None:
+    upcoming = [one for _, _, one in heapq.nsmallest(WEIGHTED_BATCH, heap) if one not in known]
+    wanted = list(dict.fromkeys([node, *upcoming]))[:WEIGHTED_BATCH]
+    for one in wanted:
+        known[one] = []
+    for origin, step in await walker.all_steps(wanted):
+        known[origin].append(step)
+
+
+def _hop_trail(
+    parents: Mapping[tuple[MemoryId, int], tuple[MemoryId, Step]], node: MemoryId, hops: int
+) -> list[Step]:
+    trail = []
+    while hops:
+        node, step = parents[node, hops]
+        trail.append(step)
+        hops -= 1
+    return trail[::-1]

@@ -1,0 +1,136 @@
+"""Every setting of the service: one frozen class, one table in `docs/settings.md`.
+
+A value comes from, in this order: an explicit argument, the environment, a `.env` file, the YAML file named by
+`--config` or `SFM_CONFIG`, the default here. Nothing else in the package reads the environment.
+"""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self, cast
+
+import yaml
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sfm_graph.errors import SettingsError
+
+
+class MemoryMode(StrEnum):
+    """How much of the outside world a deployment expects.
+
+    DEVELOPMENT and TEST run on the embedded database unless `POSTGRES_URL` is given;
+    EVENTED_ENTERPRISE and CLOUD_MANAGED refuse to start without `POSTGRES_URL`.
+    """
+
+    DEVELOPMENT = "development"
+    TEST = "test"
+    EVENTED_ENTERPRISE = "evented_enterprise"
+    CLOUD_MANAGED = "cloud_managed"
+
+
+class EmbedderKind(StrEnum):
+    """Which embedder turns text into vectors."""
+
+    HASHING = "hashing"
+
+
+def _names(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Frozen; units are in the names."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_file=".env", populate_by_name=True, env_ignore_empty=True
+    )
+
+    mode: MemoryMode = Field(MemoryMode.DEVELOPMENT, validation_alias=_names("MEMORY_MODE"))
+
+    data_dir: Path = Field(Path("data"), validation_alias=_names("SFM_DATA_DIR"))
+    postgres_url: SecretStr | None = Field(None, validation_alias=_names("POSTGRES_URL"))
+    postgres_ssl_mode: str | None = Field(None, validation_alias=_names("POSTGRES_SSL_MODE"))
+    postgres_ssl_root_cert: Path | None = Field(None, validation_alias=_names("POSTGRES_SSL_ROOT_CERT"))
+    postgres_ssl_cert: Path | None = Field(None, validation_alias=_names("POSTGRES_SSL_CERT"))
+    postgres_ssl_key: Path | None = Field(None, validation_alias=_names("POSTGRES_SSL_KEY"))
+    # 2 cores saturate well below this; more connections only queue inside Postgres.
+    pool_max_size: int = Field(16, ge=2, le=200, validation_alias=_names("SFM_POOL_MAX_SIZE"))
+    pool_timeout_ms: int = Field(5_000, ge=10, validation_alias=_names("SFM_POOL_TIMEOUT_MS"))
+    statement_timeout_ms: int = Field(30_000, ge=100, validation_alias=_names("SFM_STATEMENT_TIMEOUT_MS"))
+
+    host: str = Field("127.0.0.1", validation_alias=_names("SFM_HOST"))
+    port: int = Field(9595, ge=0, le=65_535, validation_alias=_names("SFM_PORT"))
+    # Names a browser may use to reach the service; a page of another origin is refused.
+    allowed_hosts: str = Field("localhost,127.0.0.1,[::1],testserver", validation_alias=_names("SFM_ALLOWED_HOSTS"))
+    graceful_timeout_seconds: int = Field(
+        10, ge=0, validation_alias=_names("SFM_GRACEFUL_TIMEOUT_SECONDS", "UVICORN_TIMEOUT_GRACEFUL")
+    )
+
+    embedder: EmbedderKind = Field(EmbedderKind.HASHING, validation_alias=_names("SFM_EMBEDDER"))
+
+    # One import line or JSON body above this is refused before it is parsed.
+    max_body_bytes: int = Field(64 * 1024**2, ge=1024, validation_alias=_names("SFM_MAX_BODY_BYTES"))
+    # 100k memories with 256 dimensions take about 140 MB hot.
+    hot_budget_bytes: int = Field(2 * 1024**3, ge=0, validation_alias=_names("SFM_HOT_BUDGET_BYTES"))
+    # Below this many unindexed vectors an exact scan is quicker than another index.
+    vector_index_tail: int = Field(20_000, ge=100, validation_alias=_names("SFM_VECTOR_INDEX_TAIL"))
+    # How often the background indexer looks for work.
+    maintenance_interval_ms: int = Field(5_000, ge=50, validation_alias=_names("SFM_MAINTENANCE_INTERVAL_MS"))
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", validation_alias=_names("SFM_LOG_LEVEL"))
+
+    @model_validator(mode="after")
+    def _enterprise_needs_a_server(self) -> Self:
+        if self.mode in (MemoryMode.EVENTED_ENTERPRISE, MemoryMode.CLOUD_MANAGED) and not self.postgres_url:
+            raise ValueError(f"POSTGRES_URL is required when MEMORY_MODE is {self.mode}")
+        return self
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The Host header names that are answered, lower case, without ports."""
+        return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
+
+
+def load_settings(config: Path | None = None, **explicit: Any) -> Settings:
+    """Read the settings; `explicit` wins over everything, by field name.
+
+    Raises SettingsError naming the environment variable at fault.
+    """
+    config = config or (Path(os.environ["SFM_CONFIG"]) if os.environ.get("SFM_CONFIG") else None)
+    from_file = _yaml_values(config) if config else {}
+    given = {name: value for name, value in explicit.items() if value is not None}
+    try:
+        # What the environment sets must win over the file, and pydantic ranks init arguments first.
+        environment = Settings(**given).model_dump(exclude_unset=True)
+        return Settings(**{**from_file, **environment, **given})
+    except ValidationError as exc:
+        raise SettingsError(_explain(exc)) from exc
+
+
+def variable_names(field: str) -> list[str]:
+    """The environment variables that set a field, the preferred one first."""
+    alias = cast(AliasChoices, Settings.model_fields[field].validation_alias)
+    return [str(choice) for choice in alias.choices]
+
+
+def _yaml_values(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as exc:
+        raise SettingsError(f"SFM_CONFIG: cannot read {path}: {exc}") from exc
+    if not isinstance(values, dict):
+        raise SettingsError(f"SFM_CONFIG: {path} must hold a mapping of setting names to values")
+    fields = {name: field for field in Settings.model_fields for name in (field, *variable_names(field))}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise SettingsError(f"SFM_CONFIG: {path} has unknown settings: {', '.join(map(str, unknown))}")
+    return {fields[name]: value for name, value in values.items()}
+
+
+def _explain(exc: ValidationError) -> str:
+    lines = []
+    for error in exc.errors():
+        field = str(error["loc"][0]) if error["loc"] else ""
+        name = variable_names(field)[0] if field in Settings.model_fields else field
+        lines.append(f"{name}: {error['msg']}" if name else error["msg"].removeprefix("Value error, "))
+    return "; ".join(lines)

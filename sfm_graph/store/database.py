@@ -1,0 +1,200 @@
+"""Connections, sessions and transactions: the one border to psycopg.
+
+Services open sessions here and thereby set the commit border; the other modules of the store only run statements
+in a session that they are given.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import orjson
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from sfm_graph.errors import DatabaseUnavailable, InvalidInput, Overloaded, SfmError
+from sfm_graph.store.statements import statement
+from sfm_graph.store.vector_types import register_vector_types
+
+Row = tuple[Any, ...]
+T = TypeVar("T")
+
+# Losers of a race repeat the whole transaction; five rounds outlast 8 writers on one key.
+WRITE_ATTEMPTS = 5
+_RACES = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.UniqueViolation,
+)
+
+set_json_loads(orjson.loads)
+
+
+class Session:
+    """Runs named statements on one connection, inside its transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def rows(self, name: str, /, **parameters: Any) -> list[Row]:
+        """All rows of a named statement."""
+        cursor = await self._connection.execute(statement(name), parameters, binary=True)
+        return await cursor.fetchall()
+
+    async def row(self, name: str, /, **parameters: Any) -> Row | None:
+        """The first row of a named statement, or None."""
+        cursor = await self._connection.execute(statement(name), parameters, binary=True)
+        return await cursor.fetchone()
+
+    async def one(self, name: str, /, **parameters: Any) -> Row:
+        """The row of a named statement that always has one, such as an aggregate."""
+        row = await self.row(name, **parameters)
+        if row is None:
+            raise LookupError(f"statement {name} gave no row")
+        return row
+
+    async def run(self, name: str, /, **parameters: Any) -> int:
+        """Run a named statement without a result; the number of rows it touched."""
+        cursor = await self._connection.execute(statement(name), parameters)
+        return cursor.rowcount
+
+    async def dynamic(self, query: sql.Composable | str, parameters: Any = None) -> list[Row]:
+        """All rows of a built statement, planned for exactly its values: never prepared."""
+        cursor = await self._connection.execute(query, parameters, binary=True, prepare=False)  # type: ignore[arg-type]
+        return await cursor.fetchall()
+
+    async def copy_out(self, query: sql.Composed) -> AsyncIterator[memoryview]:
+        """The chunks of a binary COPY of a query's rows."""
+        async with self._connection.cursor().copy(query) as copy:
+            async for chunk in copy:
+                yield memoryview(chunk)
+
+    @asynccontextmanager
+    async def pipelined(self) -> AsyncIterator[None]:
+        """Send the statements inside without waiting for each one's answer."""
+        async with self._connection.pipeline():
+            yield
+
+
+class ReadSession(Session):
+    """A repeatable-read, read-only transaction: every statement sees one snapshot."""
+
+
+class WriteSession(Session):
+    """A read-committed transaction that is committed when the work returns."""
+
+
+class Database:
+    """A pool of connections to one Postgres database. Opened and closed by the composition root."""
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        role: str | None = None,
+        max_size: int = 16,
+        timeout_seconds: float = 5.0,
+        statement_timeout_ms: int = 30_000,
+    ) -> None:
+        self._role = role
+        self._statement_timeout_ms = statement_timeout_ms
+        self._pool = AsyncConnectionPool(
+            conninfo,
+            open=False,
+            min_size=2,
+            max_size=max_size,
+            timeout=timeout_seconds,
+            kwargs={"autocommit": True},
+            configure=self._configure,
+            check=AsyncConnectionPool.check_connection,
+        )
+
+    async def _configure(self, connection: AsyncConnection) -> None:
+        if self._role:
+            await connection.execute(sql.SQL("set role {}").format(sql.Identifier(self._role)))
+        await connection.execute("set timezone = 'UTC'")
+        await self._set_timeout(connection)
+        await register_vector_types(connection)
+
+    async def _set_timeout(self, connection: AsyncConnection) -> None:
+        await connection.execute(sql.SQL("set statement_timeout = {}").format(self._statement_timeout_ms))
+
+    async def open(self) -> None:
+        """Connect. Raises DatabaseUnavailable."""
+        with translated():
+            await self._pool.open(wait=True, timeout=30)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    def statistics(self) -> dict[str, int]:
+        """The pool's counters, by psycopg_pool's names."""
+        return dict(self._pool.get_stats())
+
+    async def ping(self) -> None:
+        """One round trip. Raises DatabaseUnavailable."""
+        with translated():
+            async with self._pool.connection(timeout=2) as connection:
+                await connection.execute("select 1")
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A session whose statements all see the snapshot of its first one."""
+        with translated():
+            async with self._pool.connection() as connection:
+                await connection.execute("begin isolation level repeatable read read only")
+                try:
+                    yield ReadSession(connection)
+                finally:
+                    if not connection.closed:
+                        await connection.execute("rollback")
+
+    async def write(self, work: Callable[[WriteSession], Awaitable[T]]) -> T:
+        """Run `work` in one transaction; repeat it whole when it loses a race. Committed when this returns."""
+        for attempt in range(WRITE_ATTEMPTS):
+            try:
+                with translated():
+                    async with self._pool.connection() as connection, connection.transaction():
+                        return await work(WriteSession(connection))
+            except _Race as race:
+                if attempt == WRITE_ATTEMPTS - 1:
+                    raise Overloaded("other writers changed the same rows over and over; try again") from race
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def raw(self) -> AsyncIterator[AsyncConnection]:
+        """An autocommit connection for maintenance, which may lift the statement timeout for itself."""
+        with translated():
+            async with self._pool.connection() as connection:
+                try:
+                    yield connection
+                finally:
+                    if not connection.closed:
+                        await self._set_timeout(connection)
+
+
+class _Race(SfmError):
+    """A transaction lost against another one; repeating it can succeed."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Wrap driver errors at the border."""
+    try:
+        yield
+    except _RACES as exc:
+        raise _Race(str(exc)) from exc
+    except psycopg.errors.QueryCanceled as exc:
+        raise Overloaded("the statement ran out of time; ask for less or try again") from exc
+    except (PoolTimeout, TooManyRequests) as exc:
+        raise Overloaded("no database connection became free in time") from exc
+    except (PoolClosed, psycopg.OperationalError, psycopg.InterfaceError) as exc:
+        raise DatabaseUnavailable("the database cannot be reached") from exc
+    except psycopg.DataError as exc:
+        raise InvalidInput("a value is outside of what can be stored") from exc

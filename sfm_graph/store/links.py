@@ -1,0 +1,172 @@
+"""Links in Postgres: batches by array parameters, and the statements that walk."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from sfm_graph.domain.identity import LinkId, MemoryId
+from sfm_graph.domain.link import Direction, Link
+from sfm_graph.domain.walk import Step, WalkFilter
+from sfm_graph.store.database import ReadSession, Session, WriteSession
+from sfm_graph.store.rows import link_from_row
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """A link to write, its ends resolved."""
+
+    source_id: MemoryId
+    target_id: MemoryId
+    type: str
+    weight: float
+    properties: Mapping[str, Any]
+    valid_from: datetime | None
+    valid_to: datetime | None
+
+    @property
+    def identity(self) -> tuple[int, str, int, datetime | None]:
+        """What makes a second write an update."""
+        return (self.source_id, self.type, self.target_id, self.valid_from)
+
+
+def identity_of(link: Link) -> tuple[int, str, int, datetime | None]:
+    """The identity of a stored link, comparable with LinkRow.identity."""
+    return (link.source_id, link.type, link.target_id, link.valid_from)
+
+
+async def lock(session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[LinkRow]) -> list[Link]:
+    """The stored links with the identities of `rows`, locked in id order."""
+    found = await session.rows(
+        "link_lock",
+        namespace_id=namespace_id,
+        ids=[],
+        sources=[row.source_id for row in rows],
+        types=[row.type for row in rows],
+        targets=[row.target_id for row in rows],
+        valid_froms=[row.valid_from for row in rows],
+    )
+    return [link_from_row(namespace, row) for row in found]
+
+
+async def lock_ids(
+    session: WriteSession, namespace_id: int, namespace: str, ids: Sequence[int]
+) -> dict[LinkId, Link]:
+    """Stored links by id, locked in id order; unknown ids are missing from the answer."""
+    found = await session.rows(
+        "link_lock",
+        namespace_id=namespace_id,
+        ids=list(ids),
+        sources=[],
+        types=[],
+        targets=[],
+        valid_froms=[],
+    )
+    return {row[0]: link_from_row(namespace, row) for row in found}
+
+
+async def insert(session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[LinkRow]) -> list[Link]:
+    """Insert links with their change rows; ids in the order of `rows`, the answer in any order."""
+    stored = await session.rows(
+        "link_insert",
+        namespace_id=namespace_id,
+        source=[row.source_id for row in rows],
+        target=[row.target_id for row in rows],
+        type=[row.type for row in rows],
+        weight=[row.weight for row in rows],
+        properties=[orjson.dumps(row.properties).decode() for row in rows],
+        valid_from=[row.valid_from for row in rows],
+        valid_to=[row.valid_to for row in rows],
+    )
+    return [link_from_row(namespace, row) for row in stored]
+
+
+async def update(
+    session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[tuple[LinkId, LinkRow]]
+) -> list[Link]:
+    """Replace weight, properties and valid_to of locked links, logged. In any order."""
+    stored = await session.rows(
+        "link_update",
+        namespace_id=namespace_id,
+        id=[link_id for link_id, _ in rows],
+        weight=[row.weight for _, row in rows],
+        properties=[orjson.dumps(row.properties).decode() for _, row in rows],
+        valid_to=[row.valid_to for _, row in rows],
+    )
+    return [link_from_row(namespace, row) for row in stored]
+
+
+async def delete(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> list[LinkId]:
+    """Delete links, logged. The ids that existed."""
+    return [row[0] for row in await session.rows("link_delete", namespace_id=namespace_id, ids=list(ids))]
+
+
+async def between(
+    session: WriteSession, namespace_id: int, source: MemoryId, target: MemoryId, type_: str | None
+) -> list[LinkId]:
+    """Ids of the links from one memory to another, of one type or any, locked."""
+    rows = await session.rows(
+        "link_between", namespace_id=namespace_id, source_id=source, target_id=target, type=type_
+    )
+    return [row[0] for row in rows]
+
+
+async def by_ids(session: Session, namespace_id: int, namespace: str, ids: Iterable[int]) -> dict[LinkId, Link]:
+    """Links by id; unknown ids are missing from the answer."""
+    rows = await session.rows("link_by_ids", namespace_id=namespace_id, ids=list(ids))
+    return {row[0]: link_from_row(namespace, row) for row in rows}
+
+
+async def of_memories(
+    session: ReadSession,
+    namespace_id: int,
+    namespace: str,
+    ids: Sequence[int],
+    walk: WalkFilter,
+    after: int,
+    limit: int,
+) -> dict[MemoryId, list[Link]]:
+    """For each memory up to `limit` of its links with id > `after`, by id."""
+    rows = await session.rows(
+        "links_of_memories", namespace_id=namespace_id, ids=list(ids), after=after, limit=limit, **_walk(walk)
+    )
+    found: dict[MemoryId, list[Link]] = defaultdict(list)
+    for memory_id, *row in rows:
+        found[memory_id].append(link_from_row(namespace, row))
+    return found
+
+
+async def steps_from(
+    session: ReadSession, namespace_id: int, frontier: Iterable[int], walk: WalkFilter, limit: int
+) -> list[tuple[MemoryId, Step]]:
+    """Steps out of a frontier with their origins, in link id order, at most `limit`; links valid now only."""
+    rows = await session.rows(
+        "steps_from", namespace_id=namespace_id, frontier=list(frontier), limit=limit, **_walk(walk)
+    )
+    return [(origin, Step(link_id, reached, weight)) for origin, link_id, reached, weight in rows]
+
+
+async def among(
+    session: ReadSession,
+    namespace_id: int,
+    namespace: str,
+    ids: Iterable[int],
+    types: Sequence[str],
+    limit: int,
+) -> list[Link]:
+    """Links valid now with both ends among the memories, by id, at most `limit`."""
+    rows = await session.rows(
+        "links_among", namespace_id=namespace_id, ids=list(ids), types=list(types) or None, limit=limit
+    )
+    return [link_from_row(namespace, row) for row in rows]
+
+
+def _walk(walk: WalkFilter) -> dict[str, Any]:
+    return {
+        "outward": walk.direction is not Direction.IN,
+        "inward": walk.direction is not Direction.OUT,
+        "types": list(walk.types) or None,
+    }

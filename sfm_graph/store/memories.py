@@ -1,0 +1,177 @@
+"""Memories in Postgres: batches by array parameters, never a statement per row."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from sfm_graph.domain.identity import Coordinate, MemoryId, MemoryRef
+from sfm_graph.domain.inputs import digest
+from sfm_graph.domain.memory import Memory, NewMemory
+from sfm_graph.store.database import ReadSession, Session, WriteSession
+from sfm_graph.store.rows import MEMORY_WIDTH, memory_from_row
+from sfm_graph.store.search_columns import SearchColumns
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A stored memory met by a batch, and the digest of what was stored."""
+
+    memory: Memory
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the database decided for a written row."""
+
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+def references(refs: Iterable[MemoryRef]) -> dict[str, list[Any]]:
+    """Array parameters of the statements that resolve references."""
+    ids: list[int] = []
+    keys: list[str] = []
+    coordinates: list[str] = []
+    for ref in refs:
+        if ref.id is not None:
+            ids.append(ref.id)
+        elif ref.key is not None:
+            keys.append(ref.key)
+        elif ref.coordinate is not None:
+            coordinates.append(array_text(ref.coordinate))
+    return {"ids": ids, "keys": keys, "coordinates": coordinates}
+
+
+def array_text(coordinate: Coordinate) -> str:
+    """The Postgres text form of a float array; each float round-trips."""
+    return "{" + ",".join(map(repr, coordinate)) + "}"
+
+
+async def lock(session: WriteSession, namespace_id: int, namespace: str, refs: Iterable[MemoryRef]) -> list[Located]:
+    """The memories that exist behind references, in id order, locked until the transaction ends."""
+    rows = await session.rows("memory_lock", namespace_id=namespace_id, **references(refs))
+    return [Located(memory_from_row(namespace, row), bytes(row[MEMORY_WIDTH])) for row in rows]
+
+
+async def resolve(session: WriteSession, namespace_id: int, refs: Iterable[MemoryRef]) -> dict[MemoryRef, MemoryId]:
+    """The ids behind references, held against deletion. Unknown ones are missing from the answer."""
+    rows = await session.rows("memory_resolve", namespace_id=namespace_id, **references(set(refs)))
+    found: dict[MemoryRef, MemoryId] = {}
+    for row_id, key, coordinate in rows:
+        found[MemoryRef(id=row_id)] = row_id
+        found[MemoryRef(coordinate=tuple(coordinate))] = row_id
+        if key is not None:
+            found[MemoryRef(key=key)] = row_id
+    return found
+
+
+async def find(
+    session: ReadSession, namespace_id: int, namespace: str, refs: Sequence[MemoryRef]
+) -> list[Memory | None]:
+    """The memories behind references, in their order, None where there is none."""
+    rows = await session.rows("memory_find", namespace_id=namespace_id, **references(set(refs)))
+    found: dict[MemoryRef, Memory] = {}
+    for row in rows:
+        memory = memory_from_row(namespace, row)
+        found[MemoryRef(id=memory.id)] = memory
+        found[MemoryRef(coordinate=memory.coordinate)] = memory
+        if memory.key is not None:
+            found[MemoryRef(key=memory.key)] = memory
+    return [found.get(ref) for ref in refs]
+
+
+async def by_ids(session: Session, namespace_id: int, namespace: str, ids: Iterable[int]) -> dict[MemoryId, Memory]:
+    """Memories by id; unknown ids are missing from the answer."""
+    rows = await session.rows("memory_by_ids", namespace_id=namespace_id, ids=list(ids))
+    return {row[0]: memory_from_row(namespace, row) for row in rows}
+
+
+async def digests(session: Session, namespace_id: int, keys: Sequence[str]) -> dict[str, bytes]:
+    """The digests of stored memories by key."""
+    rows = await session.rows("memory_digests", namespace_id=namespace_id, keys=list(keys))
+    return {key: bytes(value) for key, value in rows}
+
+
+async def new_ids(session: WriteSession, count: int) -> list[MemoryId]:
+    """Fresh ids for memories that are about to be inserted."""
+    return [row[0] for row in await session.rows("memory_new_ids", count=count)]
+
+
+async def insert(
+    session: WriteSession, namespace_id: int, memories: Sequence[tuple[MemoryId, NewMemory]]
+) -> dict[MemoryId, Stamp]:
+    """Insert memories with chosen coordinates, and their change rows."""
+    rows = await session.rows(
+        "memory_insert",
+        namespace_id=namespace_id,
+        coordinate=[array_text(memory.coordinate or ()) for _, memory in memories],
+        **_columns(memories),
+    )
+    return {row[0]: Stamp(*row[1:]) for row in rows}
+
+
+async def update(
+    session: WriteSession, namespace_id: int, memories: Sequence[tuple[MemoryId, NewMemory]]
+) -> dict[MemoryId, Stamp]:
+    """Replace locked memories, and log their states before and after."""
+    rows = await session.rows("memory_update", namespace_id=namespace_id, **_columns(memories))
+    return {row[0]: Stamp(*row[1:]) for row in rows}
+
+
+async def delete(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> list[MemoryId]:
+    """Delete locked memories with their links, vectors and words, all logged. The ids that existed."""
+    return [row[0] for row in await session.rows("memory_delete", namespace_id=namespace_id, ids=list(ids))]
+
+
+async def erase_log(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> None:
+    """Purge the log's states of memories and of links that touched them; append tombstones."""
+    await session.run("memory_erase_log", namespace_id=namespace_id, ids=list(ids))
+
+
+async def was_known(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> set[int]:
+    """Those of the ids that this namespace's log has ever seen."""
+    return {row[0] for row in await session.rows("memory_was_known", namespace_id=namespace_id, ids=list(ids))}
+
+
+async def insert_search(
+    session: WriteSession, namespace_id: int, model_id: int, columns: Sequence[tuple[MemoryId, SearchColumns]]
+) -> None:
+    """Insert the words and vectors of memories that have none."""
+    await session.run(
+        "search_insert",
+        namespace_id=namespace_id,
+        model_id=model_id,
+        word_ids=[memory_id for memory_id, _ in columns],
+        lengths=[search.length for _, search in columns],
+        terms=[search.terms for _, search in columns],
+        lexemes=[f"@{namespace_id} {search.lexemes}" for _, search in columns],
+        embedding_ids=[memory_id for memory_id, search in columns for _ in search.vectors],
+        parts=[part for _, search in columns for part in range(len(search.vectors))],
+        embeddings=[vector for _, search in columns for vector in search.vectors],
+    )
+
+
+async def delete_search(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> None:
+    """Delete the words and vectors of memories whose text is replaced."""
+    await session.run("words_delete", namespace_id=namespace_id, ids=list(ids))
+    await session.run("embeddings_delete", namespace_id=namespace_id, ids=list(ids))
+
+
+def _columns(memories: Sequence[tuple[MemoryId, NewMemory]]) -> dict[str, list[Any]]:
+    return {
+        "id": [memory_id for memory_id, _ in memories],
+        "key": [memory.key for _, memory in memories],
+        "kind": [memory.kind.value for _, memory in memories],
+        "title": [memory.title for _, memory in memories],
+        "content": [memory.content for _, memory in memories],
+        "payload": [orjson.dumps(memory.payload).decode() for _, memory in memories],
+        "importance": [memory.importance for _, memory in memories],
+        "valid_from": [memory.valid_from for _, memory in memories],
+        "valid_to": [memory.valid_to for _, memory in memories],
+        "digest": [digest(memory) for _, memory in memories],
+    }

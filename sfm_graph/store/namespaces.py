@@ -1,0 +1,91 @@
+"""Namespaces and embedding models in Postgres."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from sfm_graph.domain.namespace import (
+    ModelIdentity,
+    Namespace,
+    NamespaceCounts,
+    NamespaceSettings,
+    StoredModel,
+    namespace_settings,
+)
+from sfm_graph.errors import NamespaceNotFound
+from sfm_graph.store.database import Session, WriteSession
+
+_TABLES = ("links", "embeddings", "words", "memories", "changes", "keys")
+
+
+async def by_name(session: Session, name: str) -> Namespace | None:
+    """A namespace, or None."""
+    row = await session.row("namespace_by_name", name=name)
+    return _namespace(row) if row else None
+
+
+async def lock(session: WriteSession, name: str) -> Namespace:
+    """The namespace to write to, made if there is none, held against deletion."""
+    row = await session.row("namespace_lock", name=name)
+    if row is None:
+        await session.run("namespace_create", name=name, settings=_json(NamespaceSettings()))
+        row = await session.one("namespace_lock", name=name)
+    return _namespace(row)
+
+
+async def page(session: Session, after: str, limit: int) -> list[Namespace]:
+    """Up to `limit` namespaces whose name comes after `after`, by name."""
+    return [_namespace(row) for row in await session.rows("namespace_list", after=after, limit=limit)]
+
+
+async def set_settings(session: WriteSession, namespace: Namespace, settings: NamespaceSettings) -> None:
+    """Replace the settings."""
+    await session.run("namespace_settings", namespace_id=namespace.id, settings=_json(settings))
+
+
+async def model(session: WriteSession, identity: ModelIdentity) -> StoredModel:
+    """The stored model with this identity, made if there is none."""
+    parameters = {"name": identity.name, "revision": identity.revision, "dimension": identity.dimension}
+    row = await session.row("model_id", **parameters)
+    if row is None:
+        await session.run("model_create", **parameters)
+        row = await session.one("model_id", **parameters)
+    return StoredModel(row[0], identity)
+
+
+async def set_model(session: WriteSession, namespace: Namespace, chosen: StoredModel) -> None:
+    """Give the namespace its model, unless another writer was first."""
+    await session.run("namespace_model", namespace_id=namespace.id, model_id=chosen.id)
+
+
+async def counts(session: Session, namespace: Namespace) -> NamespaceCounts:
+    """Memories by kind and links by type (the 1,000 most frequent)."""
+    memories = await session.rows("memory_counts", namespace_id=namespace.id)
+    links = await session.rows("link_counts", namespace_id=namespace.id)
+    return NamespaceCounts({row[0]: row[1] for row in memories}, {row[0]: row[1] for row in links})
+
+
+async def delete(session: WriteSession, name: str) -> tuple[int, list[str]]:
+    """Delete a namespace with everything in it, its log included. Its id, and its vector indexes to be dropped.
+
+    Raises NamespaceNotFound.
+    """
+    row = await session.row("namespace_delete_lock", name=name)
+    if row is None:
+        raise NamespaceNotFound(f"there is no namespace {name!r}", namespace=name)
+    for table in _TABLES:
+        await session.run(f"namespace_delete_{table}", namespace_id=row[0])
+    indexes = await session.rows("namespace_delete_indexes", namespace_id=row[0])
+    await session.run("namespace_delete", namespace_id=row[0])
+    return row[0], [index[0] for index in indexes]
+
+
+def _namespace(row: Sequence[Any]) -> Namespace:
+    id_, name, settings, created_at, model_id, model_name, revision, dimension = row
+    stored = StoredModel(model_id, ModelIdentity(model_name, revision, dimension)) if model_id is not None else None
+    return Namespace(id_, name, namespace_settings(settings), created_at, stored)
+
+
+def _json(settings: NamespaceSettings) -> str:
+    return orjson.dumps(settings.as_json()).decode()

@@ -1,0 +1,65 @@
+"""Binary forms of pgvector's types, so that vectors travel without being printed and parsed.
+
+`halfvec`: int16 dimension, int16 zero, then big-endian half floats.
+`sparsevec`: int32 dimension, int32 count, int32 zero, count int32 indices from 0, count big-endian floats.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import AsyncConnection
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+from psycopg.types import TypeInfo
+
+from sfm_graph.domain.words import TermCounts
+from sfm_graph.errors import DatabaseUnavailable
+
+SPARSE_DIMENSION = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class HalfVector:
+    """A halfvec value in its binary form."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """A sparsevec value in its binary form."""
+
+    data: bytes
+
+
+class _BinaryDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: HalfVector | SparseVector) -> bytes:
+        return obj.data
+
+
+async def register_vector_types(connection: AsyncConnection) -> None:
+    """Teach a connection to send HalfVector and SparseVector, alone and in lists."""
+    for type_name, value_class in (("halfvec", HalfVector), ("sparsevec", SparseVector)):
+        info = await TypeInfo.fetch(connection, type_name)
+        if info is None:
+            raise DatabaseUnavailable("the pgvector extension (>= 0.8) is not installed in this database")
+        info.register(connection)
+        dumper = type(f"{value_class.__name__}Dumper", (_BinaryDumper,), {"oid": info.oid})
+        connection.adapters.register_dumper(value_class, dumper)
+
+
+def half_vectors(vectors: NDArray[np.float32]) -> list[HalfVector]:
+    """The rows of a (count, dimension) array."""
+    prefix = struct.pack(">hh", vectors.shape[1], 0)
+    return [HalfVector(prefix + row.tobytes()) for row in vectors.astype(">f2")]
+
+
+def sparse_counts(counts: TermCounts) -> SparseVector:
+    """Term occurrences; term id t in [1, 10^9] is index t - 1."""
+    header = struct.pack(">iii", SPARSE_DIMENSION, len(counts.ids), 0)
+    indices = (counts.ids - 1).astype(">i4").tobytes()
+    return SparseVector(header + indices + counts.counts.astype(">f4").tobytes())

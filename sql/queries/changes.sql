@@ -1,0 +1,36 @@
+-- name: snapshot
+-- The cursor of this repeatable-read transaction. It writes nothing, or its own xid would be in its cursor.
+select pg_current_snapshot()::text;
+
+-- name: changed_memories
+-- Memories changed by what became visible since a snapshot: exact under concurrent writers, savepoints and rollbacks.
+select array_agg(distinct c.entity_id) from changes c
+where c.namespace_id = %(namespace_id)s and c.entity = 'memory'
+  and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+       or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
+
+-- name: changes_since
+-- All change rows of a namespace that became visible since a snapshot, in id order.
+select c.id, c.entity, c.entity_id, c.operation, c.before, c.after, c.at from changes c
+where c.namespace_id = %(namespace_id)s
+  and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+       or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))))
+order by c.id + 0;
+
+-- name: idempotent_answer
+-- The answer given before under this idempotency key.
+select body, answer from idempotency_keys
+where namespace_id = %(namespace_id)s and principal = %(principal)s and operation = %(operation)s
+  and key = %(key)s and created_at > now() - interval '24 hours';
+
+-- name: idempotent_remember
+-- Keep an answer under its key; an outdated one is replaced.
+insert into idempotency_keys as i (namespace_id, principal, operation, key, body, answer)
+values (%(namespace_id)s, %(principal)s, %(operation)s, %(key)s, %(body)s, %(answer)s)
+on conflict (namespace_id, principal, operation, key) do update
+set body = excluded.body, answer = excluded.answer, created_at = now()
+where i.created_at <= now() - interval '24 hours';
+
+-- name: idempotent_prune
+-- Drop answers past their 24 hours.
+delete from idempotency_keys where created_at <= now() - interval '24 hours';

@@ -1,0 +1,104 @@
+-- name: link_lock
+-- The stored links that a batch of writes may meet, locked in id order.
+select {link_columns} from links l
+where l.namespace_id = %(namespace_id)s and l.id in (
+    select unnest(%(ids)s::bigint[])
+    union select e.id from unnest(%(sources)s::bigint[], %(types)s::text[], %(targets)s::bigint[],
+                                  %(valid_froms)s::timestamptz[]) as g (source, type, target, valid_from)
+    join links e on e.namespace_id = %(namespace_id)s and e.source_id = g.source and e.type = g.type
+         and e.target_id = g.target and e.valid_from = coalesce(g.valid_from, '-infinity'))
+order by l.id for update;
+
+-- name: link_insert
+-- New links and their change rows.
+with stored as (
+    insert into links as l (namespace_id, source_id, target_id, type, weight, properties, valid_from, valid_to)
+    select %(namespace_id)s, g.source, g.target, g.type, g.weight, g.properties::jsonb,
+           coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity')
+    from unnest(%(source)s::bigint[], %(target)s::bigint[], %(type)s::text[], %(weight)s::double precision[],
+                %(properties)s::text[], %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[])
+         with ordinality as g (source, target, type, weight, properties, valid_from, valid_to, place)
+    order by g.place
+    returning l
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation, after)
+    select %(namespace_id)s, 'link', (s.l).id, 'create', link_state(s.l) from stored s
+)
+select {link_columns} from stored s, lateral (select (s.l).*) l;
+
+-- name: link_update
+-- Replace weight, properties and end of validity of locked links, and log before and after.
+with stored as (
+    update links l set weight = g.weight, properties = g.properties::jsonb,
+        valid_to = coalesce(g.valid_to, 'infinity'), version = l.version + 1, updated_at = now()
+    from unnest(%(id)s::bigint[], %(weight)s::double precision[], %(properties)s::text[],
+                %(valid_to)s::timestamptz[]) as g (id, weight, properties, valid_to), links prior
+    where l.namespace_id = %(namespace_id)s and l.id = g.id
+      and prior.namespace_id = %(namespace_id)s and prior.id = g.id
+    returning l, link_state(prior) as before
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation, before, after)
+    select %(namespace_id)s, 'link', (s.l).id, 'update', s.before, link_state(s.l) from stored s
+)
+select {link_columns} from stored s, lateral (select (s.l).*) l;
+
+-- name: link_delete
+-- Remove links by id, logged.
+with gone as (
+    delete from links l where l.namespace_id = %(namespace_id)s and l.id = any(%(ids)s::bigint[])
+    returning l
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation, before)
+    select %(namespace_id)s, 'link', (g.l).id, 'forget', link_state(g.l) from gone g
+)
+select (g.l).id from gone g;
+
+-- name: link_between
+-- Ids of the links from one memory to another, of one type or of any.
+select l.id from links l
+where l.namespace_id = %(namespace_id)s and l.source_id = %(source_id)s and l.target_id = %(target_id)s
+  and (%(type)s::text is null or l.type = %(type)s)
+order by l.id limit 10000 for update;
+
+-- name: link_by_ids
+-- Links by id.
+select {link_columns} from links l
+where l.namespace_id = %(namespace_id)s and l.id = any(%(ids)s::bigint[]);
+
+-- name: links_of_memories
+-- For each of several memories a keyset page of its links in id order; a self-link counts once.
+select o.memory_id, {link_columns}
+from unnest(%(ids)s::bigint[]) as o (memory_id), lateral (
+    select * from (
+        select e.* from links e
+        where e.namespace_id = %(namespace_id)s and e.source_id = o.memory_id and %(outward)s
+          and (%(types)s::text[] is null or e.type = any(%(types)s)) and e.id > %(after)s
+        union all
+        select e.* from links e
+        where e.namespace_id = %(namespace_id)s and e.target_id = o.memory_id and %(inward)s
+          and (%(types)s::text[] is null or e.type = any(%(types)s)) and e.id > %(after)s
+          and not (%(outward)s and e.source_id = e.target_id)
+    ) both_ways order by id limit %(limit)s
+) l order by o.memory_id, l.id;
+
+-- name: steps_from
+-- The steps out of a frontier: from which memory, over which link, to which memory, at what cost; in link order.
+select e.source_id as origin, e.id, e.target_id as reached, e.weight from links e
+where e.namespace_id = %(namespace_id)s and e.source_id = any(%(frontier)s::bigint[]) and %(outward)s
+  and (%(types)s::text[] is null or e.type = any(%(types)s))
+  and e.valid_from <= now() and e.valid_to > now()
+union all
+select e.target_id, e.id, e.source_id, e.weight from links e
+where e.namespace_id = %(namespace_id)s and e.target_id = any(%(frontier)s::bigint[]) and %(inward)s
+  and (%(types)s::text[] is null or e.type = any(%(types)s))
+  and e.valid_from <= now() and e.valid_to > now()
+order by 2 limit %(limit)s;
+
+-- name: links_among
+-- Every link with both ends in a set of memories, in id order.
+select {link_columns} from links l
+where l.namespace_id = %(namespace_id)s and l.source_id = any(%(ids)s::bigint[])
+  and l.target_id = any(%(ids)s::bigint[])
+  and (%(types)s::text[] is null or l.type = any(%(types)s))
+  and l.valid_from <= now() and l.valid_to > now()
+order by l.id limit %(limit)s;

@@ -1,0 +1,171 @@
+-- name: memory_lock
+-- The stored memories that a batch of writes may meet, locked in id order so that two batches cannot deadlock.
+select {memory_columns}, m.digest from memories m
+where m.namespace_id = %(namespace_id)s and m.id in (
+    select unnest(%(ids)s::bigint[])
+    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
+    union select c.id from unnest(%(coordinates)s::text[]) wanted
+          join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
+order by m.id for update;
+
+-- name: memory_resolve
+-- The ids behind a batch of references, held against deletion: ends of links.
+select m.id, m.key, m.coordinate from memories m
+where m.namespace_id = %(namespace_id)s and m.id in (
+    select unnest(%(ids)s::bigint[])
+    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
+    union select c.id from unnest(%(coordinates)s::text[]) wanted
+          join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
+order by m.id for key share;
+
+-- name: memory_find
+-- Memories behind a batch of references, for reading.
+select {memory_columns} from memories m
+where m.namespace_id = %(namespace_id)s and m.id in (
+    select unnest(%(ids)s::bigint[])
+    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
+    union select c.id from unnest(%(coordinates)s::text[]) wanted
+          join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[]);
+
+-- name: memory_digests
+-- Digests by key: what an import compares before it writes.
+select m.key, m.digest from memories m
+where m.namespace_id = %(namespace_id)s and m.key = any(%(keys)s::text[]);
+
+-- name: memory_new_ids
+-- Ids for memories about to be inserted.
+select nextval('memory_ids') from generate_series(1, %(count)s);
+
+-- name: memory_insert
+-- New memories and their change rows.
+with stored as (
+    insert into memories as m (namespace_id, id, key, coordinate, kind, title, content, payload, importance,
+                               valid_from, valid_to, digest)
+    select %(namespace_id)s, g.id, g.key, g.coordinate::double precision[], g.kind, g.title, g.content,
+           g.payload::jsonb, g.importance, coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity'),
+           g.digest
+    from unnest(%(id)s::bigint[], %(key)s::text[], %(coordinate)s::text[], %(kind)s::text[], %(title)s::text[],
+                %(content)s::text[], %(payload)s::text[], %(importance)s::double precision[],
+                %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[], %(digest)s::bytea[])
+         as g (id, key, coordinate, kind, title, content, payload, importance, valid_from, valid_to, digest)
+    returning m
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation, after)
+    select %(namespace_id)s, 'memory', (s.m).id, 'create', memory_state(s.m) from stored s
+)
+select (s.m).id, (s.m).version, (s.m).created_at, (s.m).updated_at from stored s;
+
+-- name: memory_update
+-- Replace the changeable fields of locked memories, and log the state before and after.
+with stored as (
+    update memories m set key = g.key, kind = g.kind, title = g.title, content = g.content,
+        payload = g.payload::jsonb, importance = g.importance, valid_from = coalesce(g.valid_from, '-infinity'),
+        valid_to = coalesce(g.valid_to, 'infinity'), digest = g.digest, version = m.version + 1, updated_at = now()
+    from unnest(%(id)s::bigint[], %(key)s::text[], %(kind)s::text[], %(title)s::text[],
+                %(content)s::text[], %(payload)s::text[], %(importance)s::double precision[],
+                %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[], %(digest)s::bytea[])
+         as g (id, key, kind, title, content, payload, importance, valid_from, valid_to, digest),
+         memories prior
+    where m.namespace_id = %(namespace_id)s and m.id = g.id
+      and prior.namespace_id = %(namespace_id)s and prior.id = g.id
+    returning m, memory_state(prior) as before
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation, before, after)
+    select %(namespace_id)s, 'memory', (s.m).id, 'update', s.before, memory_state(s.m) from stored s
+)
+select (s.m).id, (s.m).version, (s.m).created_at, (s.m).updated_at from stored s;
+
+-- name: memory_delete
+-- Take locked memories out of every answer: their links, vectors and words with them, all logged.
+with gone_links as (
+    delete from links l where l.namespace_id = %(namespace_id)s
+        and (l.source_id = any(%(ids)s::bigint[]) or l.target_id = any(%(ids)s::bigint[]))
+    returning l
+), gone_embeddings as (
+    delete from embeddings where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[])
+), gone_words as (
+    delete from words where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[])
+), gone as (
+    delete from memories m where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)s::bigint[])
+    returning m
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation, before)
+    select %(namespace_id)s, 'link', (g.l).id, 'forget', link_state(g.l) from gone_links g
+    union all
+    select %(namespace_id)s, 'memory', (g.m).id, 'forget', memory_state(g.m) from gone g
+)
+select (g.m).id from gone g;
+
+-- name: memory_was_known
+-- Ids of this namespace that the log has ever seen: what may be erased after it was forgotten.
+select distinct c.entity_id from changes c
+where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id = any(%(ids)s::bigint[]);
+
+-- name: memory_erase_log
+-- Purge what the log still says about memories and about links that touched them; a tombstone row tells readers.
+with scrubbed_links as (
+    update changes c set before = null, after = null
+    where c.namespace_id = %(namespace_id)s and c.entity = 'link' and c.entity_id in (
+        select l.entity_id from changes l
+        where l.namespace_id = %(namespace_id)s and l.entity = 'link'
+          and ((coalesce(l.after, l.before) ->> 'source_id')::bigint = any(%(ids)s::bigint[])
+            or (coalesce(l.after, l.before) ->> 'target_id')::bigint = any(%(ids)s::bigint[])))
+), scrubbed as (
+    update changes c set before = null, after = null
+    where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id = any(%(ids)s::bigint[])
+)
+insert into changes (namespace_id, entity, entity_id, operation)
+select %(namespace_id)s, 'memory', unnest(%(ids)s::bigint[]), 'erase';
+
+-- name: memory_by_ids
+-- Memories by id.
+select {memory_columns} from memories m
+where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)s::bigint[]);
+
+-- name: memory_range
+-- The coordinate box, in coordinate order: the unique index bounds the first axis, the rest is filtered.
+select {memory_columns} from memories m
+where m.namespace_id = %(namespace_id)s
+  and m.coordinate >= %(low)s::double precision[] and m.coordinate <= %(high)s::double precision[]
+  and m.coordinate > %(after)s::double precision[]
+  and cardinality(m.coordinate) = cardinality(%(low)s::double precision[])
+  and (select bool_and(axis >= low and axis <= high)
+       from unnest(m.coordinate, %(low)s::double precision[], %(high)s::double precision[]) as u (axis, low, high))
+  and (%(kind)s::text is null or m.kind = %(kind)s)
+order by m.coordinate limit %(limit)s;
+
+-- name: memory_words
+-- Memories that hold a word, or a word with this prefix, by id.
+select {memory_columns} from words w
+join memories m on m.namespace_id = %(namespace_id)s and m.id = w.memory_id
+where w.namespace_id = %(namespace_id)s and w.lexemes @@ %(query)s::tsquery
+  and w.memory_id > %(after)s
+  and (%(pattern)s::text is null or coalesce(m.title, '') || ' ' || m.content ~ %(pattern)s)
+order by w.memory_id limit %(limit)s;
+
+-- name: memory_history
+-- What the log says of one memory, newest first.
+select c.id, c.at, c.operation, c.after from changes c
+where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id = %(id)s and c.id < %(before)s
+order by c.id desc limit %(limit)s;
+
+-- name: search_insert
+-- The search columns of memories: words, and vectors where there are any.
+with stored_words as (
+    insert into words (namespace_id, memory_id, length, terms, lexemes)
+    select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' '))
+    from unnest(%(word_ids)s::bigint[], %(lengths)s::integer[], %(terms)b::sparsevec[], %(lexemes)s::text[])
+         as g (id, length, terms, lexemes)
+)
+insert into embeddings (namespace_id, model_id, memory_id, part, embedding)
+select %(namespace_id)s, %(model_id)s, g.id, g.part, g.embedding
+from unnest(%(embedding_ids)s::bigint[], %(parts)s::smallint[], %(embeddings)b::halfvec[])
+     as g (id, part, embedding);
+
+-- name: words_delete
+-- The words of memories whose text is about to be replaced.
+delete from words where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[]);
+
+-- name: embeddings_delete
+-- All vectors of memories whose text is about to be replaced, of every model.
+delete from embeddings where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[]);

@@ -1,0 +1,75 @@
+-- name: namespace_by_name
+-- The namespace that a request names, with its embedding model.
+select n.id, n.name, n.settings, n.created_at, m.id, m.name, m.revision, m.dimension
+from namespaces n left join models m on m.id = n.model_id
+where n.name = %(name)s;
+
+-- name: namespace_lock
+-- As above, held against deletion until the writing transaction ends.
+select n.id, n.name, n.settings, n.created_at, m.id, m.name, m.revision, m.dimension
+from namespaces n left join models m on m.id = n.model_id
+where n.name = %(name)s for key share of n;
+
+-- name: namespace_create
+-- A namespace comes to be with its first write.
+insert into namespaces (name, settings) values (%(name)s, %(settings)s) on conflict (name) do nothing;
+
+-- name: namespace_list
+-- All namespaces by name, a keyset page.
+select n.id, n.name, n.settings, n.created_at, m.id, m.name, m.revision, m.dimension
+from namespaces n left join models m on m.id = n.model_id
+where n.name > %(after)s order by n.name limit %(limit)s;
+
+-- name: namespace_settings
+-- Replace a namespace's settings.
+update namespaces set settings = %(settings)s where id = %(namespace_id)s;
+
+-- name: namespace_model
+-- Give the namespace its model, unless it has one.
+update namespaces set model_id = %(model_id)s where id = %(namespace_id)s and model_id is null;
+
+-- name: model_create
+-- Make a model's row known.
+insert into models (name, revision, dimension) values (%(name)s, %(revision)s, %(dimension)s)
+on conflict (name, revision, dimension) do nothing;
+
+-- name: model_id
+-- The row id of a model.
+select id from models where name = %(name)s and revision = %(revision)s and dimension = %(dimension)s;
+
+-- name: namespace_delete_lock
+-- Take the namespace away from writers before it is deleted.
+select id from namespaces where name = %(name)s for update;
+
+-- name: namespace_delete_links
+delete from links where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_embeddings
+delete from embeddings where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_words
+delete from words where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_memories
+delete from memories where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_changes
+delete from changes where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_keys
+delete from idempotency_keys where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_indexes
+delete from vector_indexes where namespace_id = %(namespace_id)s returning name;
+
+-- name: namespace_delete
+delete from namespaces where id = %(namespace_id)s;
+
+-- name: memory_counts
+-- Memories by kind.
+select kind, count(*) from memories where namespace_id = %(namespace_id)s group by kind order by kind;
+
+-- name: link_counts
+-- Links by type, the most frequent first.
+select type, count(*) from links where namespace_id = %(namespace_id)s
+group by type order by count(*) desc, type limit 1000;

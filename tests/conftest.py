@@ -1,0 +1,70 @@
+"""Fixtures on the real database: one embedded server for all workers, one migrated template, a copy for each test."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
+
+from sfm_graph.runtime import open_runtime
+from sfm_graph.services.registry import Services
+from sfm_graph.settings import Settings, load_settings
+from sfm_graph.store.embedded import embedded_postgres
+from sfm_graph.store.migrations import ensure_database, migrate
+
+TEMPLATE = "sfm_template"
+QUICK = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "128MB", "max_connections": "200"}
+
+
+@pytest.fixture(scope="session")
+def server_dsn(worker_id: str) -> Iterator[str]:
+    """The superuser's connection string of the server that all workers of this run share."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    data_dir = Path(tempfile.gettempdir()) / f"sfm-tests-{run}"
+    with asyncio.Runner() as runner:
+        server_context = embedded_postgres(data_dir, QUICK)
+        server = runner.run(server_context.__aenter__())
+        runner.run(_make_template(server.superuser_dsn()))
+        yield server.superuser_dsn()
+        runner.run(server_context.__aexit__(None, None, None))
+
+
+async def _make_template(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute("select pg_advisory_lock(1)")
+        await ensure_database(dsn, TEMPLATE)
+        await migrate(make_conninfo(dsn, dbname=TEMPLATE))
+
+
+@pytest.fixture
+def database_dsn(server_dsn: str, worker_id: str) -> Iterator[str]:
+    """The connection string of a fresh, migrated database of this test's own."""
+    name = f"test_{worker_id}_{next(_numbers)}"
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
+        )
+        yield make_conninfo(server_dsn, dbname=name)
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+_numbers = iter(range(1_000_000))
+
+
+@pytest.fixture
+def settings(database_dsn: str) -> Settings:
+    """Settings of a service on this test's database."""
+    return load_settings(postgres_url=SecretStr(database_dsn), pool_max_size=8, maintenance_interval_ms=3_600_000)
+
+
+@pytest.fixture
+async def services(settings: Settings) -> AsyncIterator[Services]:
+    """Opened services on this test's database."""
+    async with open_runtime(settings, maintenance=False) as opened:
+        yield opened

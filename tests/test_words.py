@@ -1,0 +1,158 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfm_graph.domain.words import (
+    MAX_PREFIX_BYTES,
+    MAX_PREFIX_WORDS,
+    MAX_TERM_ID,
+    MAX_WORD_CHARS,
+    count_terms,
+    part_texts,
+    query_terms,
+    term_id,
+    terms,
+    words,
+    words_for_prefix,
+)
+
+any_text = st.text(max_size=300)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The cat's snake_case, 3.14!", ["the", "cat", "s", "snake", "case", "3", "14"]),
+        ("Café CAFÉ cafe\u0301", ["café"] * 3),
+        ("ＡＢＣ ﬁne Straße", ["abc", "fine", "strasse"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("東京都 go", ["東", "京", "都", "東京", "京都", "go"]),
+        ("ab中cd", ["ab", "中", "cd"]),
+        ("กา", ["ก", "า", "กา"]),
+        ("ok👍🏽 👩‍💻🇩🇪🇫🇷 1️⃣", ["ok", "👍", "👩", "💻", "🇩🇪", "🇫🇷", "1"]),
+        ("a\0b \ud800 c", ["a", "b", "c"]),
+        ("", []),
+        ("-- ... !?", []),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+def test_plain_and_unicode_texts_are_cut_alike() -> None:
+    text = "Every_Word, of 2 kinds: don't (re-read)! \t\n x" + "y" * 100
+    assert words(text + " é") == [*words(text), "é"]
+    assert words(text + " 👍") == [*words(text), "👍"]
+
+
+@given(any_text)
+def test_words_are_folded_bounded_and_stable(text: str) -> None:
+    found = words(text)
+    assert all(0 < len(word) <= MAX_WORD_CHARS for word in found)
+    assert words(text.swapcase().casefold()) == words(text.casefold())
+    assert all(not char.isspace() and char != "_" for word in found for char in word)
+
+
+def test_a_long_word_is_cut_short() -> None:
+    assert words("x" * 1_000) == ["x" * MAX_WORD_CHARS]
+    assert words("é" * 1_000) == ["é" * MAX_WORD_CHARS]
+
+
+def test_terms_are_stems_with_repeats_and_stop_words() -> None:
+    assert terms("The running runners run") == ["the", "run", "runner", "run"]
+
+
+def test_a_query_drops_stop_words_unless_it_has_nothing_else() -> None:
+    assert query_terms("What is the capital of the capitals?") == ["capit"]
+    assert query_terms("To be, or not to be") == ["to", "be", "or", "not"]
+    assert query_terms("?!") == []
+
+
+def test_query_terms_are_terms_of_the_same_text() -> None:
+    text = "Where did Ångström's 東京 flights land 👍"
+    assert set(query_terms(text)) < set(terms(text))
+
+
+def test_term_ids_are_the_same_in_every_process() -> None:
+    program = "from sfm_graph.domain.words import term_id; print(term_id('capit'), term_id('東京'))"
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == [str(term_id("capit")), str(term_id("東京"))] == ["582893387", "397741690"]
+
+
+@given(any_text, any_text)
+def test_counts_agree_with_terms(title: str, content: str) -> None:
+    counts = count_terms(title, content)
+    expected: dict[int, int] = {}
+    for term in [*terms(title), *terms(content)]:
+        expected[term_id(term)] = expected.get(term_id(term), 0) + 1
+    assert dict(zip(counts.ids.tolist(), counts.counts.tolist(), strict=True)) == expected
+    assert counts.length == sum(expected.values())
+    assert (np.diff(counts.ids.astype(np.int64)) > 0).all()
+    assert counts.ids.dtype == counts.counts.dtype == np.uint32
+    assert all(1 <= number <= MAX_TERM_ID for number in expected)
+
+
+def test_prefix_words_are_distinct_unstemmed_and_bounded() -> None:
+    assert words_for_prefix("Running the RUNNING of 東京") == ["running", "the", "of", "東", "京", "東京"]
+    many = words_for_prefix(" ".join(f"w{number}" for number in range(MAX_PREFIX_WORDS + 5)))
+    assert many == [f"w{number}" for number in range(MAX_PREFIX_WORDS)]
+    wide = words_for_prefix(" ".join(f"{number:05}" + "𐐀" * 59 for number in range(MAX_PREFIX_WORDS)))
+    assert MAX_PREFIX_BYTES - 300 < sum(len(word.encode()) for word in wide) <= MAX_PREFIX_BYTES
+
+
+def _number_words(count: int) -> str:
+    return " ".join(map(str, range(count)))
+
+
+def test_a_short_text_is_its_only_part() -> None:
+    for text in ("", " padded \n", _number_words(200), "word " * 200 + "\n"):
+        assert part_texts(text) == [text]
+    assert len(part_texts(_number_words(201))) == 2
+
+
+def test_parts_end_with_paragraphs_before_sentences() -> None:
+    paragraphs = "One two three four. Five six.\n\nSeven eight nine ten."
+    assert part_texts(paragraphs, max_words=8, overlap=0) == [
+        "One two three four. Five six.",
+        "Seven eight nine ten.",
+    ]
+    sentences = "One two three four. Five six. Seven eight nine ten."
+    assert part_texts(sentences, max_words=8, overlap=2) == [
+        "One two three four. Five six.",
+        "Five six. Seven eight nine ten.",
+    ]
+    assert part_texts(sentences, max_words=5, overlap=0)[0] == "One two three four."
+
+
+def test_texts_without_spaces_have_parts() -> None:
+    assert [len(part) for part in part_texts("字" * 500, max_words=200, overlap=30)] == [200, 200, 160]
+    assert "".join(part_texts("x" * 64_000, max_words=200, overlap=0)) == "x" * 64_000
+    assert part_texts("一二三。四五六七八", max_words=6, overlap=0) == ["一二三。", "四五六七八"]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "bb.", "c!\n", "d\n\n", "字", "。", "e" * 70]), max_size=120),
+    st.integers(1, 25),
+    st.integers(0, 30),
+)
+def test_parts_cover_the_text_in_order(pieces: list[str], max_words: int, overlap: int) -> None:
+    text = " ".join(pieces)
+    parts = part_texts(text, max_words, overlap)
+    covered = 0
+    for part in parts:
+        found = text.find(part, max(0, covered - len(part)))
+        assert found >= 0
+        assert not text[covered:found].strip()
+        assert len(part_texts(part, max_words, overlap)) == 1
+        covered = max(covered, found + len(part))
+    assert not text[covered:].strip()
+
+
+@pytest.mark.parametrize(("max_words", "overlap"), [(0, 0), (-1, 0), (10, -1)])
+def test_impossible_parts_are_refused(max_words: int, overlap: int) -> None:
+    with pytest.raises(ValueError, match="max_words"):
+        part_texts("text", max_words, overlap)
