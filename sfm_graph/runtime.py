@@ -20,6 +20,7 @@ from sfm_graph.services.memory_writes import MemoryWrites
 from sfm_graph.services.namespaces import Namespaces
 from sfm_graph.services.recall import Recalls
 from sfm_graph.services.registry import Services
+from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import Views
 from sfm_graph.settings import EmbedderKind, Settings
@@ -66,6 +67,8 @@ def compose(settings: Settings, database: Database, embedder: Embedder, server: 
     """Wire the services over an opened database."""
     hot_text: HotCache[TextIndex] = HotCache(settings.hot_budget_bytes)
     indexing = Indexing(embedder)
+    memory_writes = MemoryWrites(database, indexing)
+    links = Links(database)
     background = Maintenance(
         database, indexing, tail=settings.vector_index_tail, interval_ms=settings.maintenance_interval_ms
     )
@@ -73,11 +76,12 @@ def compose(settings: Settings, database: Database, embedder: Embedder, server: 
         settings=settings,
         views=Views(database, hot_text),
         memory_reads=MemoryReads(),
-        memory_writes=MemoryWrites(database, indexing),
-        links=Links(database),
+        memory_writes=memory_writes,
+        links=links,
         recalls=Recalls(indexing, HotText(hot_text, exact_scan_limit=embedder.exact_scan_limit)),
         traversal=Traversal(),
         namespaces=Namespaces(database, hot_text),
+        transfer=Transfer(memory_writes, links),
         maintenance=background,
         health=Health(database, background, server),
     )

@@ -125,11 +125,14 @@ def link_types(values: object) -> tuple[str, ...]:
 
 
 def memory_ref(namespace: str, value: object) -> MemoryRef:
-    """A reference: `{"id"|"key"|"coordinate": ...}`, or a bare coordinate list, or the text `1,2,3`.
+    """A reference: `{"id"|"key"|"coordinate": ...}`, a bare coordinate list, or the text `1,2,3`, `key:...`, `id:...`.
 
     Raises InvalidInput unless exactly one is given, MemoryNotFound for a global id of another namespace.
     """
     if isinstance(value, str):
+        field, colon, named = value.partition(":")
+        if colon and field in ("id", "key"):
+            return memory_ref(namespace, {field: named})
         return MemoryRef(coordinate=validate.coordinate_from_text(value))
     if not isinstance(value, Mapping):
         return MemoryRef(coordinate=validate.coordinate(value))

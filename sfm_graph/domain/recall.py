@@ -50,7 +50,8 @@ class RecallQuery:
     first: int = 5
     kinds: tuple[MemoryKind, ...] = ()
     where: Where = EVERYTHING
-    weights: RecallWeights = RecallWeights()
+    # None: the shares that suit the embedder.
+    weights: RecallWeights | None = None
     embedding: NDArray[np.float32] | None = field(default=None, compare=False)
 
 

@@ -97,6 +97,23 @@ def parse_where(value: object) -> Where:
     return parser.where(value, 0)
 
 
+def parse_filters(value: object) -> Where:
+    """As `parse_where`, but a name that is none of its members is a key of the payload.
+
+    Its value is either what the payload must hold there, or an object of operators:
+    `{"task": "x", "step": {"in": [1, 2]}}`.
+    """
+    if not isinstance(value, Mapping):
+        return parse_where(value)
+    members = {name: item for name, item in value.items() if name in _MEMBERS}
+    parser = _Parser()
+    items = [parser.where(members, 0)] if members else []
+    for name, item in value.items():
+        if name not in _MEMBERS:
+            items.extend(parser.payload_member(name, item))
+    return items[0] if len(items) == 1 else AllOf(tuple(items))
+
+
 def box(low: object, high: object) -> InBox:
     """A checked coordinate box. Raises InvalidCoordinate."""
     least, most = validate.coordinate(low, "min"), validate.coordinate(high, "max")
@@ -144,6 +161,8 @@ _FIELDS: dict[str, tuple[frozenset[Operator], Callable[[object, str], object]]] 
     "valid_from": (_SCALAR, _moment),
     "valid_to": (_SCALAR, _moment),
 }
+
+_MEMBERS = frozenset({"_and", "_or", "_not", "coordinate", "payload", *_FIELDS})
 
 
 class _Parser:
@@ -214,6 +233,14 @@ class _Parser:
             for name, operand in entry.items()
             if name != "path" and operand is not None
         ]
+
+    def payload_member(self, name: object, condition: object) -> list[Where]:
+        """The conditions on one key of the payload; what is not an object of operators is the value itself."""
+        path = (validate.text(name, "filters", max_chars=256),)
+        if isinstance(condition, Mapping) and condition and set(condition) <= set(Operator):
+            return self._payload({"path": path, **condition})
+        self._count()
+        return [PayloadCompare(path, Operator.EQ, _json_value(condition))]
 
     def _payload_compare(self, path: tuple[str, ...], name: str, operand: object) -> Where:
         operator = self._operator(name, frozenset(Operator), "payload")

@@ -20,6 +20,11 @@ class Embedder(Protocol):
         """A namespace of up to this many vectors is always scanned exactly, not through an index."""
         ...
 
+    @property
+    def dense_share(self) -> float:
+        """The dense leg's share in a fusion with BM25 that was measured to serve best, in [0, 1]."""
+        ...
+
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row per text, in order: shape (len(texts), dimension).
 

@@ -39,6 +39,10 @@ class Health:
         background = {"status": "up"} if problem is None else {"status": "waiting", "reason": problem}
         return HealthReport(database["status"] == "up", {"database": database, "maintenance": background})
 
+    def pool(self) -> dict[str, int]:
+        """The counters of the pool of database connections, by psycopg_pool's names."""
+        return self._database.statistics()
+
     async def _revived(self, server: EmbeddedServer) -> str:
         try:
             await server.ensure_running()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import orjson
 
 from sfm_graph.domain import validate
-from sfm_graph.errors import IdempotencyConflict
+from sfm_graph.errors import IdempotencyConflict, InvalidInput
 from sfm_graph.store.database import WriteSession
 
 T = TypeVar("T")
@@ -24,11 +24,17 @@ class IdempotencyKey:
 
 
 def idempotency_key(principal: str, key: object, body: object) -> IdempotencyKey | None:
-    """The key of a request with this body (any JSON value); None when the caller gave none."""
+    """The key of a request with this body (any JSON value); None when the caller gave none.
+
+    Raises InvalidInput for a body that is nested some 250 levels deep.
+    """
     if key is None:
         return None
     checked = validate.name(key, "idempotency_key", max_chars=256)
-    text = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY, default=str)
+    try:
+        text = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY, default=str)
+    except orjson.JSONEncodeError as exc:
+        raise InvalidInput("the body is nested too deeply") from exc
     return IdempotencyKey(principal, checked, blake2b(text, digest_size=16).digest())
 
 

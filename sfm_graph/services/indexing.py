@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from sfm_graph.domain.memory import NewMemory
 from sfm_graph.domain.namespace import ModelIdentity
+from sfm_graph.domain.recall import RecallWeights
 from sfm_graph.domain.words import part_texts
 from sfm_graph.ports.embedder import Embedder
 from sfm_graph.store.search_columns import SearchColumns, search_columns
@@ -33,6 +34,11 @@ class Indexing:
     def exact_scan_limit(self) -> int:
         """Vectors up to which a namespace is scanned exactly."""
         return self._embedder.exact_scan_limit
+
+    @property
+    def weights(self) -> RecallWeights:
+        """The default weights of recall's legs."""
+        return RecallWeights(dense=self._embedder.dense_share, lexical=1 - self._embedder.dense_share)
 
     async def query_vector(self, text: str) -> NDArray[np.float32]:
         """The unit vector of a query, zero for a query without any feature; shape (dimension,)."""

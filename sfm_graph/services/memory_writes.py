@@ -1,6 +1,7 @@
 """Storing, updating, forgetting and erasing memories. Each call is one transaction."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -15,34 +16,21 @@ from sfm_graph.domain.memory import (
     StoredMemory,
     WriteOperation,
 )
-from sfm_graph.domain.namespace import Namespace, StoredModel
+from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.domain.where import Where
-from sfm_graph.errors import MemoryNotFound, ModelMismatch, SfmError, TooLarge, VersionConflict
+from sfm_graph.errors import MemoryNotFound, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, once
-from sfm_graph.services.indexing import Indexing
-from sfm_graph.services.store_plan import (
-    Decision,
-    Insert,
-    Keep,
-    Update,
-    decide,
-    index_located,
-    references,
-    require_version,
-    waves,
-)
+from sfm_graph.services.indexing import INLINE_ITEMS, Indexing
+from sfm_graph.services.memory_batch import Bulk, CheckedMemories, MemoryBatch, PreparedMemories, check_memories
+from sfm_graph.services.store_plan import Update, require_version
 from sfm_graph.store import memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
-from sfm_graph.store.memories import Stamp
-from sfm_graph.store.search_columns import SearchColumns
 
 # A patch re-reads and tries again when somebody else changed the memory between its read and its write.
 PATCH_ATTEMPTS = 5
 
 _TEXT_FIELDS = frozenset({"title", "content", "embedding"})
-
-Bulk = BulkResult[StoredMemory]
 
 
 class MemoryWrites:
@@ -73,22 +61,61 @@ class MemoryWrites:
         reported and the others are stored. `skip_unchanged` leaves a memory alone that would replace itself.
         """
         validate.namespace(namespace)
+        prepared = await self.prepare(items, partial=partial)
+        return await self.store_prepared(namespace, prepared, partial=partial, skip_unchanged=skip_unchanged, key=key)
+
+    async def prepare(
+        self, items: Sequence[Mapping[str, Any]], *, partial: bool, content_keys: bool = False
+    ) -> PreparedMemories:
+        """Validate up to 10,000 memories and make their search columns; reads and writes nothing."""
         _bounded(items)
-        given: dict[int, NewMemory] = {}
-        failed: dict[int, SfmError] = {}
-        for index, fields in enumerate(items):
-            try:
-                given[index] = inputs.something_to_remember(inputs.new_memory(fields))
-            except SfmError as error:
-                _refuse(failed, index, error, partial)
-        columns = dict(zip(given, await self._indexing.columns(list(given.values())), strict=True))
+        if len(items) <= INLINE_ITEMS:
+            checked = check_memories(items, partial=partial, content_keys=content_keys)
+        else:
+            checked = await asyncio.to_thread(check_memories, items, partial=partial, content_keys=content_keys)
+        return await self._with_columns(checked)
+
+    async def prepare_changed(
+        self, namespace: str, items: Sequence[Mapping[str, Any]], *, pending: Set[MemoryRef]
+    ) -> tuple[PreparedMemories, int]:
+        """Prepare a batch of an import: only what is not stored just so. Also how many are.
+
+        A memory without key and coordinate gets a key made of what it says. `pending`: what writes under way may
+        still change; these are prepared in any case.
+        """
+        validate.namespace(namespace)
+        _bounded(items)
+        checked = await asyncio.to_thread(check_memories, items, partial=True, content_keys=True)
+        async with self._database.read() as session:
+            target = await namespaces.by_name(session, namespace)
+            stored = await memories.digests(session, target.id, checked.references()) if target else {}
+        changed = await asyncio.to_thread(checked.without_stored, stored, pending)
+        prepared = await self._with_columns(changed)
+        return prepared, len(checked.given) - len(changed.given)
+
+    async def _with_columns(self, checked: CheckedMemories) -> PreparedMemories:
+        columns = await self._indexing.columns(list(checked.given.values()))
+        return PreparedMemories(checked.given, dict(zip(checked.given, columns, strict=True)), checked.failed)
+
+    async def store_prepared(
+        self,
+        namespace: str,
+        prepared: PreparedMemories,
+        *,
+        partial: bool,
+        skip_unchanged: bool,
+        key: IdempotencyKey | None = None,
+    ) -> Bulk:
+        """Store what `prepare` made ready, in one transaction; nothing left to store makes none."""
+        if not prepared.given and key is None:
+            return BulkResult((), prepared.failed_items())
 
         async def work(session: WriteSession) -> Bulk:
             target = await namespaces.lock(session, namespace)
 
             async def store() -> Bulk:
-                batch = _Batch(session, target, self._indexing, skip_unchanged=skip_unchanged, partial=partial)
-                return await batch.store(given, columns, dict(failed))
+                batch = MemoryBatch(session, target, self._indexing, skip_unchanged=skip_unchanged, partial=partial)
+                return await batch.store(prepared)
 
             return await once(
                 session,
@@ -135,7 +162,7 @@ class MemoryWrites:
 
             async def apply() -> list[Memory]:
                 await _unchanged_since(session, target, patches, prior)
-                done = await _Batch(session, target, self._indexing).write([], list(enumerate(updates)), columns)
+                done = await MemoryBatch(session, target, self._indexing).write([], list(enumerate(updates)), columns)
                 return [done[place].memory for place in range(len(patches))]
 
             return await once(
@@ -249,120 +276,6 @@ async def _unchanged_since(
             raise _Stale
 
 
-class _Batch:
-    """One transaction's stores into one namespace."""
-
-    def __init__(
-        self,
-        session: WriteSession,
-        target: Namespace,
-        indexing: Indexing,
-        *,
-        skip_unchanged: bool = False,
-        partial: bool = False,
-    ) -> None:
-        self._session = session
-        self._target = target
-        self._indexing = indexing
-        self._skip_unchanged = skip_unchanged
-        self._partial = partial
-
-    async def store(
-        self,
-        given: Mapping[int, NewMemory],
-        columns: Mapping[int, SearchColumns],
-        failed: dict[int, SfmError],
-    ) -> Bulk:
-        done: dict[int, StoredMemory] = {}
-        places = list(given)
-        for wave in waves(list(given.values())):
-            decisions: dict[int, Decision] = {}
-            indexes = [places[place] for place in wave]
-            wanted = [ref for index in indexes for ref in references(given[index])]
-            located = await memories.lock(self._session, self._target.id, self._target.name, wanted) if wanted else []
-            stored = index_located(located)
-            for index in indexes:
-                decision = decide(given[index], stored, skip_unchanged=self._skip_unchanged)
-                if isinstance(decision, SfmError):
-                    _refuse(failed, index, decision, self._partial)
-                else:
-                    decisions[index] = decision
-            done |= await self._carry_out(decisions, columns)
-        return BulkResult(
-            tuple(done[index] for index in sorted(done)),
-            tuple(FailedItem(index, failed[index].code, failed[index].message) for index in sorted(failed)),
-        )
-
-    async def _carry_out(
-        self, decisions: Mapping[int, Decision], columns: Mapping[int, SearchColumns]
-    ) -> dict[int, StoredMemory]:
-        inserts = [(index, one) for index, one in decisions.items() if isinstance(one, Insert)]
-        updates = [(index, one) for index, one in decisions.items() if isinstance(one, Update)]
-        done = await self.write(inserts, updates, columns)
-        for index, one in decisions.items():
-            if isinstance(one, Keep):
-                done[index] = StoredMemory(one.prior, WriteOperation.UNCHANGED)
-        return done
-
-    async def write(
-        self,
-        inserts: Sequence[tuple[int, Insert]],
-        updates: Sequence[tuple[int, Update]],
-        columns: Mapping[int, SearchColumns],
-    ) -> dict[int, StoredMemory]:
-        """Write rows and search columns, by place in the request; an update without new columns keeps its old."""
-        session, target = self._session, self._target
-        done: dict[int, StoredMemory] = {}
-        searched: list[tuple[int, MemoryId, NewMemory]] = []
-        if inserts:
-            ids = await memories.new_ids(session, len(inserts))
-            rows = [(memory_id, one.memory) for memory_id, (_, one) in zip(ids, inserts, strict=True)]
-            stamps = await memories.insert(session, target.id, rows)
-            for memory_id, (index, insert) in zip(ids, inserts, strict=True):
-                memory = _memory(target.name, memory_id, insert.memory, stamps[memory_id])
-                done[index] = StoredMemory(memory, WriteOperation.CREATED)
-                searched.append((index, memory_id, insert.memory))
-        if updates:
-            stamps = await memories.update(session, target.id, [(one.prior.id, one.memory) for _, one in updates])
-            replaced = [(index, one.prior.id, one.memory) for index, one in updates if index in columns]
-            await memories.delete_search(session, target.id, [memory_id for _, memory_id, _ in replaced])
-            searched += replaced
-            for index, update in updates:
-                memory = _memory(target.name, update.prior.id, update.memory, stamps[update.prior.id])
-                done[index] = StoredMemory(memory, WriteOperation.UPDATED)
-        if searched:
-            computed = any(memory.embedding is None for _, _, memory in searched)
-            model = await self._model([columns[index] for index, _, _ in searched], computed=computed)
-            rows_of_search = [(memory_id, columns[index]) for index, memory_id, _ in searched]
-            await memories.insert_search(session, target.id, model.id, rows_of_search)
-        return done
-
-    async def _model(self, columns: Sequence[SearchColumns], *, computed: bool) -> StoredModel:
-        """The model that the batch's vectors belong to. Raises ModelMismatch; vectors are never mixed."""
-        if computed or self._target.model is None:
-            self._target.require_model(self._indexing.identity)
-        model = self._target.model
-        if model is None:
-            model = await namespaces.model(self._session, self._indexing.identity)
-            await namespaces.set_model(self._session, self._target, model)
-            self._target = replace(self._target, model=model)
-        for one in columns:
-            if one.vectors and one.dimension != model.identity.dimension:
-                raise ModelMismatch(
-                    f"a vector has {one.dimension} dimensions, the namespace's model is {model.identity}",
-                    namespace=self._target.name,
-                )
-        return model
-
-
-def _memory(namespace: str, memory_id: MemoryId, stored: NewMemory, stamp: Stamp) -> Memory:
-    return Memory(
-        memory_id, namespace, stored.key, stored.coordinate or (), stored.kind, stored.title, stored.content,
-        stored.payload or {}, stored.importance, stamp.version, stamp.created_at, stamp.updated_at,
-        stored.valid_from, stored.valid_to,
-    )  # fmt: skip
-
-
 def _merged(memory: Memory, patch: MemoryPatch) -> NewMemory:
     merged = NewMemory(
         memory.coordinate, memory.key, memory.kind, memory.title, memory.content, memory.payload,
@@ -371,13 +284,6 @@ def _merged(memory: Memory, patch: MemoryPatch) -> NewMemory:
     merged = replace(merged, **patch.changes)
     validate.period(merged.valid_from, merged.valid_to)
     return inputs.something_to_remember(merged)
-
-
-def _refuse(failed: dict[int, SfmError], index: int, error: SfmError, partial: bool) -> None:
-    error.details.setdefault("index", index)
-    if not partial:
-        raise error
-    failed[index] = error
 
 
 def _bounded(items: Sequence[object]) -> None:

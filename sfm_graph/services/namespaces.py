@@ -45,6 +45,10 @@ class Namespaces:
         counts = await namespaces.counts(view.session, found)
         return NamespaceStatistics(found, counts, self._hot_text.sizes().get(found.id, 0))
 
+    def hot_bytes(self) -> dict[int, int]:
+        """Bytes of each namespace that this process holds in memory, by row id."""
+        return self._hot_text.sizes()
+
     async def put(
         self, name: str, *, settings: Mapping[str, Any] | None, model: Mapping[str, Any] | None
     ) -> Namespace:

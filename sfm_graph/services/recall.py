@@ -3,11 +3,12 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_graph.domain.namespace import Namespace
+from sfm_graph.domain.namespace import ModelIdentity, Namespace
 from sfm_graph.domain.recall import (
     Candidates,
     Hit,
@@ -20,7 +21,7 @@ from sfm_graph.domain.recall import (
     pool_size,
     union_of,
 )
-from sfm_graph.domain.where import AllOf, Compare, Operator, Where
+from sfm_graph.domain.where import EVERYTHING, AllOf, Compare, Operator, Where
 from sfm_graph.domain.words import query_terms, term_id
 from sfm_graph.errors import ModelMismatch
 from sfm_graph.hot.text_index import Scores, TextIndex
@@ -51,6 +52,11 @@ class Recalls:
         self._indexing = indexing
         self._hot_text = hot_text
 
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that computes the vectors of texts and queries."""
+        return self._indexing.identity
+
     async def recall(self, view: View, namespace: str, query: RecallQuery) -> Recall:
         """The `first` best memories that the filter keeps and that are valid now, best first.
 
@@ -61,25 +67,27 @@ class Recalls:
         if found is None:
             return _NOTHING
         require_declared(query.where, found.settings.payload_paths)
-        question = await self._question(view, found, query)
+        weights = query.weights or self._indexing.weights
+        question = await self._question(view, found, query, weights)
         index = await self._hot_text.at(view, found)
-        legs = await self._legs(view, found, index, question, query.weights)
+        legs = await self._legs(view, found, index, question)
         ids = union_of(best for best, _ in legs.values())
         results = {
             leg: LegResult(best, await _raw(view, found, question, leg, scores, ids))
             for leg, (best, scores) in legs.items()
         }
-        weights = _present(query.weights, question)
-        scored = fuse(ids, results, weights, query.first)
+        scored = fuse(ids, results, _present(weights, question), query.first)
         rows = await memories.by_ids(view.session, found.id, namespace, [one.id for one in scored])
         return Recall(tuple(Hit(rows[one.id], one.score, one.legs) for one in scored), hot=index is not None)
 
-    async def _question(self, view: View, namespace: Namespace, query: RecallQuery) -> _Question:
+    async def _question(
+        self, view: View, namespace: Namespace, query: RecallQuery, weights: RecallWeights
+    ) -> _Question:
         terms: tuple[int, ...] = ()
-        if query.weights.lexical > 0:
+        if weights.lexical > 0:
             terms = tuple(dict.fromkeys(term_id(term) for term in query_terms(query.text)[:MAX_QUERY_TERMS]))
-        vector = await self._vector(namespace, query) if query.weights.dense > 0 else None
-        where = _with_kinds(query)
+        vector = await self._vector(namespace, query) if weights.dense > 0 else None
+        where = _filtered(query)
         allowed = None
         if where is not None:
             allowed = await search.matching_ids(view.session, namespace.id, where)
@@ -104,7 +112,6 @@ class Recalls:
         namespace: Namespace,
         index: TextIndex | None,
         question: _Question,
-        weights: RecallWeights,
     ) -> dict[Leg, tuple[Candidates, Scores | Candidates]]:
         legs: dict[Leg, tuple[Candidates, Scores | Candidates]] = {}
         now = time.time()
@@ -151,12 +158,16 @@ def _allowed(matched: Candidates, question: _Question) -> Candidates:
     return Candidates(matched.ids[kept][: question.pool], matched.scores[kept][: question.pool])
 
 
-def _with_kinds(query: RecallQuery) -> Where | None:
-    """The filter with the kinds in it; None when nothing is filtered."""
-    kinds = Compare("kind", Operator.IN, tuple(kind.value for kind in query.kinds)) if query.kinds else None
-    if kinds is None:
-        return None if query.where == AllOf(()) else query.where
-    return AllOf((kinds, query.where))
+def _filtered(query: RecallQuery) -> Where | None:
+    """The filter with the kinds and validity in it; None when nothing is filtered."""
+    if not query.kinds and query.where == EVERYTHING:
+        return None
+    now = datetime.now(UTC)
+    valid = (Compare("valid_from", Operator.LTE, now), Compare("valid_to", Operator.GT, now))
+    if not query.kinds:
+        return AllOf((*valid, query.where))
+    kinds = Compare("kind", Operator.IN, tuple(kind.value for kind in query.kinds))
+    return AllOf((*valid, kinds, query.where))
 
 
 def _present(weights: RecallWeights, question: _Question) -> RecallWeights:

@@ -9,6 +9,7 @@ from sfm_graph.services.memory_reads import MemoryReads
 from sfm_graph.services.memory_writes import MemoryWrites
 from sfm_graph.services.namespaces import Namespaces
 from sfm_graph.services.recall import Recalls
+from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import Views
 from sfm_graph.settings import Settings
@@ -26,5 +27,6 @@ class Services:
     recalls: Recalls
     traversal: Traversal
     namespaces: Namespaces
+    transfer: Transfer
     maintenance: Maintenance
     health: Health

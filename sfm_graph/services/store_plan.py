@@ -86,7 +86,7 @@ def decide(item: NewMemory, stored: Mapping[MemoryRef, Located], *, skip_unchang
     refusal = _refused(item, prior)
     if refusal is not None:
         return refusal
-    if skip_unchanged and digest(item) == found.digest:
+    if skip_unchanged and item.key in (None, prior.key) and digest(item) == found.digest:
         return Keep(prior)
     return Update(prior, replace(item, key=item.key or prior.key, coordinate=prior.coordinate))
 

@@ -36,10 +36,12 @@ class Traversal:
         hops: int,
         limit: int,
         where: Where = EVERYTHING,
+        after: tuple[int, int] | None = None,
     ) -> Neighbourhood:
         """Memories within `hops` links, each once, by hops, then link id; the start is not its own neighbour.
 
-        `where` filters what is returned, not what is walked through. Raises MemoryNotFound.
+        `where` and `after` (hops and link id of the last one seen) filter what is returned, not what is walked through.
+        Raises MemoryNotFound.
         """
         walker = await _Walker.open(view, namespace, walk)
         start = await walker.resolve(ref)
@@ -56,7 +58,8 @@ class Traversal:
                 if step.to not in seen:
                     seen.add(step.to)
                     frontier.append(step.to)
-                    if allowed is None or step.to in allowed:
+                    seen_before = after is not None and (hop, step.link_id) <= after
+                    if not seen_before and (allowed is None or step.to in allowed):
                         reached[step.to] = (LinkId(step.link_id), hop)
             if not frontier or len(reached) > limit:
                 break

@@ -57,10 +57,9 @@ class Session:
             raise LookupError(f"statement {name} gave no row")
         return row
 
-    async def run(self, name: str, /, **parameters: Any) -> int:
-        """Run a named statement without a result; the number of rows it touched."""
-        cursor = await self._connection.execute(statement(name), parameters)
-        return cursor.rowcount
+    async def run(self, name: str, /, **parameters: Any) -> None:
+        """Run a named statement without a result; in a write session it is only sent with the next one that has."""
+        await self._connection.execute(statement(name), parameters)
 
     async def dynamic(self, query: sql.Composable | str, parameters: Any = None) -> list[Row]:
         """All rows of a built statement, planned for exactly its values: never prepared."""
@@ -72,12 +71,6 @@ class Session:
         async with self._connection.cursor().copy(query) as copy:
             async for chunk in copy:
                 yield memoryview(chunk)
-
-    @asynccontextmanager
-    async def pipelined(self) -> AsyncIterator[None]:
-        """Send the statements inside without waiting for each one's answer."""
-        async with self._connection.pipeline():
-            yield
 
 
 class ReadSession(Session):
@@ -110,7 +103,6 @@ class Database:
             timeout=timeout_seconds,
             kwargs={"autocommit": True},
             configure=self._configure,
-            check=AsyncConnectionPool.check_connection,
         )
 
     async def _configure(self, connection: AsyncConnection) -> None:
@@ -147,8 +139,8 @@ class Database:
         """A session whose statements all see the snapshot of its first one."""
         with translated():
             async with self._pool.connection() as connection:
-                await connection.execute("begin isolation level repeatable read read only")
                 try:
+                    await connection.execute("begin isolation level repeatable read read only")
                     yield ReadSession(connection)
                 finally:
                     if not connection.closed:
@@ -159,7 +151,8 @@ class Database:
         for attempt in range(WRITE_ATTEMPTS):
             try:
                 with translated():
-                    async with self._pool.connection() as connection, connection.transaction():
+                    # In pipeline mode BEGIN and COMMIT travel with the first and the last statement.
+                    async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
                         return await work(WriteSession(connection))
             except _Race as race:
                 if attempt == WRITE_ATTEMPTS - 1:

@@ -91,35 +91,45 @@ async def by_ids(session: Session, namespace_id: int, namespace: str, ids: Itera
     return {row[0]: memory_from_row(namespace, row) for row in rows}
 
 
-async def digests(session: Session, namespace_id: int, keys: Sequence[str]) -> dict[str, bytes]:
-    """The digests of stored memories by key."""
-    rows = await session.rows("memory_digests", namespace_id=namespace_id, keys=list(keys))
-    return {key: bytes(value) for key, value in rows}
-
-
-async def new_ids(session: WriteSession, count: int) -> list[MemoryId]:
-    """Fresh ids for memories that are about to be inserted."""
-    return [row[0] for row in await session.rows("memory_new_ids", count=count)]
+async def digests(
+    session: Session, namespace_id: int, refs: Iterable[MemoryRef]
+) -> dict[MemoryRef, tuple[MemoryId, bytes]]:
+    """Ids and digests of the stored memories behind keys and coordinates."""
+    wanted = references(refs)
+    rows = await session.rows(
+        "memory_digests", namespace_id=namespace_id, keys=wanted["keys"], coordinates=wanted["coordinates"]
+    )
+    found: dict[MemoryRef, tuple[MemoryId, bytes]] = {}
+    for row_id, key, coordinate, digest_ in rows:
+        found[MemoryRef(coordinate=tuple(coordinate))] = (row_id, bytes(digest_))
+        if key is not None:
+            found[MemoryRef(key=key)] = (row_id, bytes(digest_))
+    return found
 
 
 async def insert(
-    session: WriteSession, namespace_id: int, memories: Sequence[tuple[MemoryId, NewMemory]]
-) -> dict[MemoryId, Stamp]:
-    """Insert memories with chosen coordinates, and their change rows."""
+    session: WriteSession, namespace_id: int, memories: Sequence[NewMemory]
+) -> list[tuple[MemoryId, Stamp]]:
+    """Insert memories with chosen coordinates, and their change rows. Ids and stamps in order."""
     rows = await session.rows(
         "memory_insert",
         namespace_id=namespace_id,
-        coordinate=[array_text(memory.coordinate or ()) for _, memory in memories],
+        coordinate=[array_text(memory.coordinate or ()) for memory in memories],
         **_columns(memories),
     )
-    return {row[0]: Stamp(*row[1:]) for row in rows}
+    return [(row[0], Stamp(*row[1:])) for row in rows]
 
 
 async def update(
     session: WriteSession, namespace_id: int, memories: Sequence[tuple[MemoryId, NewMemory]]
 ) -> dict[MemoryId, Stamp]:
     """Replace locked memories, and log their states before and after."""
-    rows = await session.rows("memory_update", namespace_id=namespace_id, **_columns(memories))
+    rows = await session.rows(
+        "memory_update",
+        namespace_id=namespace_id,
+        id=[memory_id for memory_id, _ in memories],
+        **_columns([memory for _, memory in memories]),
+    )
     return {row[0]: Stamp(*row[1:]) for row in rows}
 
 
@@ -162,16 +172,15 @@ async def delete_search(session: WriteSession, namespace_id: int, ids: Sequence[
     await session.run("embeddings_delete", namespace_id=namespace_id, ids=list(ids))
 
 
-def _columns(memories: Sequence[tuple[MemoryId, NewMemory]]) -> dict[str, list[Any]]:
+def _columns(memories: Sequence[NewMemory]) -> dict[str, list[Any]]:
     return {
-        "id": [memory_id for memory_id, _ in memories],
-        "key": [memory.key for _, memory in memories],
-        "kind": [memory.kind.value for _, memory in memories],
-        "title": [memory.title for _, memory in memories],
-        "content": [memory.content for _, memory in memories],
-        "payload": [orjson.dumps(memory.payload).decode() for _, memory in memories],
-        "importance": [memory.importance for _, memory in memories],
-        "valid_from": [memory.valid_from for _, memory in memories],
-        "valid_to": [memory.valid_to for _, memory in memories],
-        "digest": [digest(memory) for _, memory in memories],
+        "key": [memory.key for memory in memories],
+        "kind": [memory.kind.value for memory in memories],
+        "title": [memory.title for memory in memories],
+        "content": [memory.content for memory in memories],
+        "payload": [orjson.dumps(memory.payload).decode() for memory in memories],
+        "importance": [memory.importance for memory in memories],
+        "valid_from": [memory.valid_from for memory in memories],
+        "valid_to": [memory.valid_to for memory in memories],
+        "digest": [digest(memory) for memory in memories],
     }

@@ -112,8 +112,7 @@ async def dense(
     ranges = await session.rows("vector_indexes", namespace_id=namespace_id, model_id=model[0])
     scope = _Scope(namespace_id, model, vector, allowed)
     if ranges:
-        await session.dynamic("set local hnsw.iterative_scan = relaxed_order")
-        await session.dynamic(f"set local hnsw.ef_search = {max(EF_SEARCH, min(2 * count, 1000))}")
+        await session.one("vector_search_settings", ef_search=str(max(EF_SEARCH, min(2 * count, 1000))))
         rows: list[Any] = []
         for _, first, last in ranges:
             rows += await session.dynamic(scope.indexed(first, last, 2 * count), scope.parameters)
@@ -122,6 +121,11 @@ async def dense(
         if len(found.ids) >= count:
             return Candidates(found.ids[:count], found.scores[:count])
     return _candidates(await session.dynamic(scope.exact(0, count), scope.parameters))
+
+
+_VALID_NOW = sql.SQL("""exists (
+    select from memories m where m.namespace_id = {namespace} and m.id = e.memory_id
+        and m.valid_from <= now() and m.valid_to > now())""")
 
 
 class _Scope:
@@ -140,9 +144,9 @@ class _Scope:
             "model": sql.Literal(model[0]),
             "dim": sql.Literal(model[1]),
         }
-        self._filter = sql.SQL("true")
+        self._filter = _VALID_NOW.format(namespace=sql.Literal(namespace_id))
         if allowed is not None:
-            self._filter = sql.SQL("e.memory_id = any(%(allowed)s)")
+            self._filter += sql.SQL(" and e.memory_id = any(%(allowed)s)")
             self.parameters["allowed"] = allowed.tolist()
 
     def indexed(self, first: int, last: int, limit: int) -> sql.Composed:

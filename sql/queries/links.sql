@@ -28,13 +28,14 @@ select {link_columns} from stored s, lateral (select (s.l).*) l;
 
 -- name: link_update
 -- Replace weight, properties and end of validity of locked links, and log before and after.
-with stored as (
+with given as (
+    select * from unnest(%(id)s::bigint[], %(weight)s::double precision[], %(properties)s::text[],
+                         %(valid_to)s::timestamptz[]) as g (id, weight, properties, valid_to)
+), stored as (
     update links l set weight = g.weight, properties = g.properties::jsonb,
         valid_to = coalesce(g.valid_to, 'infinity'), version = l.version + 1, updated_at = now()
-    from unnest(%(id)s::bigint[], %(weight)s::double precision[], %(properties)s::text[],
-                %(valid_to)s::timestamptz[]) as g (id, weight, properties, valid_to), links prior
+    from given g join links prior on prior.namespace_id = %(namespace_id)s and prior.id = g.id
     where l.namespace_id = %(namespace_id)s and l.id = g.id
-      and prior.namespace_id = %(namespace_id)s and prior.id = g.id
     returning l, link_state(prior) as before
 ), logged as (
     insert into changes (namespace_id, entity, entity_id, operation, before, after)
@@ -102,3 +103,15 @@ where l.namespace_id = %(namespace_id)s and l.source_id = any(%(ids)s::bigint[])
   and (%(types)s::text[] is null or l.type = any(%(types)s))
   and l.valid_from <= now() and l.valid_to > now()
 order by l.id limit %(limit)s;
+
+-- name: link_export
+-- A keyset page by id with the names of both ends, cut where its properties exceed a budget of bytes.
+select s.key, s.coordinate, t.key, t.coordinate, {link_columns} from (
+    select l.*, sum(pg_column_size(l.properties)) over (order by l.id)
+                - pg_column_size(l.properties) as bytes_before
+    from (select * from links p where p.namespace_id = %(namespace_id)s and p.id > %(after)s
+          order by p.id limit %(limit)s) l
+) l
+join memories s on s.namespace_id = %(namespace_id)s and s.id = l.source_id
+join memories t on t.namespace_id = %(namespace_id)s and t.id = l.target_id
+where l.bytes_before < %(max_bytes)s order by l.id;

@@ -28,26 +28,27 @@ where m.namespace_id = %(namespace_id)s and m.id in (
           join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[]);
 
 -- name: memory_digests
--- Digests by key: what an import compares before it writes.
-select m.key, m.digest from memories m
-where m.namespace_id = %(namespace_id)s and m.key = any(%(keys)s::text[]);
-
--- name: memory_new_ids
--- Ids for memories about to be inserted.
-select nextval('memory_ids') from generate_series(1, %(count)s);
+-- Digests by key and coordinate: what an import compares before it writes.
+select m.id, m.key, m.coordinate, m.digest from memories m
+where m.namespace_id = %(namespace_id)s and m.id in (
+    select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
+    union select c.id from unnest(%(coordinates)s::text[]) wanted
+          join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[]);
 
 -- name: memory_insert
--- New memories and their change rows.
+-- New memories and their change rows; rows come back in the order of the arrays, which is also that of the new ids.
 with stored as (
-    insert into memories as m (namespace_id, id, key, coordinate, kind, title, content, payload, importance,
+    insert into memories as m (namespace_id, key, coordinate, kind, title, content, payload, importance,
                                valid_from, valid_to, digest)
-    select %(namespace_id)s, g.id, g.key, g.coordinate::double precision[], g.kind, g.title, g.content,
+    select %(namespace_id)s, g.key, g.coordinate::double precision[], g.kind, g.title, g.content,
            g.payload::jsonb, g.importance, coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity'),
            g.digest
-    from unnest(%(id)s::bigint[], %(key)s::text[], %(coordinate)s::text[], %(kind)s::text[], %(title)s::text[],
+    from unnest(%(key)s::text[], %(coordinate)s::text[], %(kind)s::text[], %(title)s::text[],
                 %(content)s::text[], %(payload)s::text[], %(importance)s::double precision[],
                 %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[], %(digest)s::bytea[])
-         as g (id, key, coordinate, kind, title, content, payload, importance, valid_from, valid_to, digest)
+         with ordinality
+         as g (key, coordinate, kind, title, content, payload, importance, valid_from, valid_to, digest, place)
+    order by g.place
     returning m
 ), logged as (
     insert into changes (namespace_id, entity, entity_id, operation, after)
@@ -57,17 +58,18 @@ select (s.m).id, (s.m).version, (s.m).created_at, (s.m).updated_at from stored s
 
 -- name: memory_update
 -- Replace the changeable fields of locked memories, and log the state before and after.
-with stored as (
-    update memories m set key = g.key, kind = g.kind, title = g.title, content = g.content,
-        payload = g.payload::jsonb, importance = g.importance, valid_from = coalesce(g.valid_from, '-infinity'),
-        valid_to = coalesce(g.valid_to, 'infinity'), digest = g.digest, version = m.version + 1, updated_at = now()
+with given as (
+    select *
     from unnest(%(id)s::bigint[], %(key)s::text[], %(kind)s::text[], %(title)s::text[],
                 %(content)s::text[], %(payload)s::text[], %(importance)s::double precision[],
                 %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[], %(digest)s::bytea[])
-         as g (id, key, kind, title, content, payload, importance, valid_from, valid_to, digest),
-         memories prior
+         as g (id, key, kind, title, content, payload, importance, valid_from, valid_to, digest)
+), stored as (
+    update memories m set key = g.key, kind = g.kind, title = g.title, content = g.content,
+        payload = g.payload::jsonb, importance = g.importance, valid_from = coalesce(g.valid_from, '-infinity'),
+        valid_to = coalesce(g.valid_to, 'infinity'), digest = g.digest, version = m.version + 1, updated_at = now()
+    from given g join memories prior on prior.namespace_id = %(namespace_id)s and prior.id = g.id
     where m.namespace_id = %(namespace_id)s and m.id = g.id
-      and prior.namespace_id = %(namespace_id)s and prior.id = g.id
     returning m, memory_state(prior) as before
 ), logged as (
     insert into changes (namespace_id, entity, entity_id, operation, before, after)
@@ -136,10 +138,12 @@ order by m.coordinate limit %(limit)s;
 
 -- name: memory_words
 -- Memories that hold a word, or a word with this prefix, by id.
-select {memory_columns} from words w
+with matched as materialized (
+    select w.memory_id from words w where w.namespace_id = %(namespace_id)s and w.lexemes @@ %(query)s::tsquery
+)
+select {memory_columns} from matched w
 join memories m on m.namespace_id = %(namespace_id)s and m.id = w.memory_id
-where w.namespace_id = %(namespace_id)s and w.lexemes @@ %(query)s::tsquery
-  and w.memory_id > %(after)s
+where w.memory_id > %(after)s
   and (%(pattern)s::text is null or coalesce(m.title, '') || ' ' || m.content ~ %(pattern)s)
 order by w.memory_id limit %(limit)s;
 
@@ -169,3 +173,12 @@ delete from words where namespace_id = %(namespace_id)s and memory_id = any(%(id
 -- name: embeddings_delete
 -- All vectors of memories whose text is about to be replaced, of every model.
 delete from embeddings where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[]);
+
+-- name: memory_export
+-- A keyset page by id, cut where its texts and payloads exceed a budget of bytes; never empty while rows follow.
+select {memory_columns} from (
+    select m.*, sum(octet_length(m.content) + pg_column_size(m.payload)) over (order by m.id)
+                - octet_length(m.content) - pg_column_size(m.payload) as bytes_before
+    from (select * from memories p where p.namespace_id = %(namespace_id)s and p.id > %(after)s
+          order by p.id limit %(limit)s) m
+) m where m.bytes_before < %(max_bytes)s order by m.id;

@@ -7,7 +7,9 @@ select (select count(*) from words w where w.namespace_id = %(namespace_id)s),
 -- BM25 in SQL, exact: candidates by GIN, their term counts from the sparse vector, statistics from the namespace.
 with matched as materialized (
     select w.memory_id, w.length, w.terms from words w
+    join memories v on v.namespace_id = %(namespace_id)s and v.id = w.memory_id
     where w.namespace_id = %(namespace_id)s and w.lexemes @@ %(query)s::tsquery
+      and v.valid_from <= now() and v.valid_to > now()
 ), whole as materialized (
     select count(*)::float8 as total, greatest(avg(w.length), 1)::float8 as average from words w
     where w.namespace_id = %(namespace_id)s
@@ -28,6 +30,10 @@ group by o.memory_id order by score desc, o.memory_id limit %(limit)s;
 -- The ready HNSW indexes of a namespace's vectors, in order of their ranges.
 select v.name, v.first_id, v.last_id from vector_indexes v
 where v.namespace_id = %(namespace_id)s and v.model_id = %(model_id)s and v.ready order by v.first_id;
+
+-- name: vector_search_settings
+-- How this transaction searches HNSW: it goes on until enough rows pass the filter.
+select set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', %(ef_search)s, true);
 
 -- name: vector_similarities
 -- The similarity of given memories to a vector: the best of their parts.

@@ -75,7 +75,7 @@ def parse_markdown(text: str) -> Document:
         references = _references(tokens[start:end], body)
         slug = _unique(slug_of(title), slugs)
         sections.append(Section(level, title, slug, parent, body + first_line + 1, text, references))
-    return Document(_front_matter(lines[1 : body - 1]), sections)
+    return Document(_front_matter(lines[1 : max(body - 1, 1)]), sections)
 
 
 def slug_of(title: str) -> str:

@@ -1,0 +1,114 @@
+"""The named schemas of answers in the OpenAPI document."""
+
+from sfm_graph.api.rest.schemas import (
+    COORDINATE,
+    FLOAT,
+    KIND,
+    OBJECT,
+    Properties,
+    answer,
+    component,
+    flag,
+    integer,
+    many,
+    string,
+)
+
+_COUNT = integer(0, 2**53)
+_TIME = string(format="date-time")
+_OPEN_TIME = {"type": ["string", "null"], "format": "date-time"}
+_MAYBE_STRING = {"type": ["string", "null"]}
+_MAYBE_NUMBER = {"type": ["number", "null"]}
+_MEMORY = component("Memory")
+_LINK = component("Link")
+_NEXT = {"type": ["string", "null"], "description": "`after` of the next page; null behind the last"}
+_COUNTS = {"type": "object", "additionalProperties": _COUNT}
+_END = answer(id=string())
+_MODEL = {"anyOf": [component("Model"), {"type": "null"}]}
+_NAMESPACE = {"name": string(), "settings": OBJECT, "model": _MODEL, "created_at": _TIME}
+
+COMPONENTS: Properties = {
+    "Problem": {
+        **answer(type=string(), title=string(), status=integer(400, 599), detail=string(), code=string()),
+        "description": "RFC 9457; `code` is stable. Further members name what is concerned: field, index, id, key",
+    },
+    "Memory": answer(
+        id=string("Unique across namespaces"),
+        namespace=string(),
+        key=_MAYBE_STRING,
+        coordinate=COORDINATE,
+        kind=KIND,
+        title=_MAYBE_STRING,
+        content=string(),
+        payload=OBJECT,
+        importance=FLOAT,
+        version=integer(1, 2**31 - 1),
+        created_at=_TIME,
+        updated_at=_TIME,
+        valid_from=_OPEN_TIME,
+        valid_to=_OPEN_TIME,
+    ),
+    "Link": answer(
+        id=string(),
+        namespace=string(),
+        source=_END,
+        target=_END,
+        type=string(),
+        weight=FLOAT,
+        properties=OBJECT,
+        version=integer(1, 2**31 - 1),
+        created_at=_TIME,
+        updated_at=_TIME,
+        valid_from=_OPEN_TIME,
+        valid_to=_OPEN_TIME,
+    ),
+    "Leg": answer(
+        leg=string(enum=["dense", "lexical"]),
+        rank={"type": ["integer", "null"]},
+        raw_score=FLOAT,
+        weight=FLOAT,
+        contribution=FLOAT,
+    ),
+    "Model": answer(name=string(), revision=string(), dimension=integer(1, 4_000)),
+    "Namespace": answer(**_NAMESPACE),
+    "NamespaceStatistics": answer(**_NAMESPACE, memories=_COUNTS, links=_COUNTS, hot_bytes=_COUNT),
+}
+
+MEMORY = _MEMORY
+LINK = _LINK
+MEMORIES = many(_MEMORY)
+MATCHES = answer(matches=MEMORIES)
+BATCHES = answer(batches=many(MEMORIES))
+_LEGS = many(component("Leg"))
+SCORED = answer(results=many(answer(memory=_MEMORY, score=FLOAT, legs=_LEGS)))
+_PARTS = answer(query=FLOAT, text=_MAYBE_NUMBER, near=_MAYBE_NUMBER, recent=_MAYBE_NUMBER)
+IN_CONTEXT = answer(results=many(answer(memory=_MEMORY, score=FLOAT, context=_PARTS, legs=_LEGS)))
+BULK = answer(
+    stored=_COUNT,
+    failed=many(answer(index=_COUNT, code=string(), message=string())),
+    memories=MEMORIES,
+)
+DELETED = answer(deleted=flag("Whether there was such a memory"))
+UNLINKED = answer(deleted=flag("Whether there was such a link"), count=_COUNT)
+DELETED_MANY = answer(deleted=_COUNT, missing=_COUNT)
+PAYLOADS = answer(payloads=many({"type": ["object", "null"]}, "In the order of coords; null where there is none"))
+LISTED = answer(memories=MEMORIES, next=_NEXT)
+RESULTS = answer(results=MEMORIES, next=_NEXT)
+NEIGHBOURS = answer(
+    neighbors=many(answer(memory=_MEMORY, link=_LINK, hops=integer(1, 10))),
+    truncated=flag("Whether the limit left some out"),
+)
+PATH = answer(found=flag(""), path=MEMORIES, links=many(_LINK), cost=_MAYBE_NUMBER)
+NAMESPACE = component("Namespace")
+STATISTICS = component("NamespaceStatistics")
+NAMESPACES = answer(namespaces=many(NAMESPACE), next=_NEXT)
+STATS = answer(namespaces=many(STATISTICS), next=_NEXT, backends=OBJECT, version=string())
+HEALTH = answer(status=string(enum=["up", "down"]), parts=OBJECT)
+ALIVE = answer(status=string())
+_DONE = answer(created=_COUNT, updated=_COUNT, unchanged=_COUNT)
+IMPORTED = answer(
+    memories=_DONE,
+    links=_DONE,
+    failed=_COUNT,
+    failures=many(answer(line=_COUNT, code=string(), message=string()), "The first 1,000"),
+)

@@ -1,0 +1,64 @@
+"""What the OpenAPI document says of a route: the arguments of its decorator."""
+
+from typing import Any
+
+from sfm_graph.api.problems import MEDIA_TYPE
+from sfm_graph.api.rest.schemas import REF_TEXT, Properties, Schema, component, string
+from sfm_graph.domain import validate
+
+_PROBLEMS = {
+    "4XX": {"description": "A problem of the request"},
+    "5XX": {"description": "A problem of the service; 503 says when to try again"},
+}
+_JSON = "application/json"
+_PATH_PARAMETERS: Properties = {
+    "coordinate": REF_TEXT,
+    "name": string("The namespace", least=1, most=validate.MAX_NAMESPACE_CHARS, pattern=r"^[a-z0-9_-]+$"),
+}
+_HEADERS = {
+    "Idempotency-Key": string("The same key and body again within 24 hours gets the first answer", most=256),
+    "If-Match": string("The version that must be stored, else 409", pattern=r'^"[0-9]{1,9}"$'),
+}
+
+
+def documented(
+    summary: str,
+    answer: Schema,
+    *,
+    body: Schema | None = None,
+    query: Properties | None = None,
+    path: str | None = None,
+    headers: tuple[str, ...] = (),
+    status: tuple[int, ...] = (200,),
+    required: tuple[str, ...] = (),
+    lines: bool = False,
+) -> dict[str, Any]:
+    """Keyword arguments for a router's decorator.
+
+    body, query: the schemas that the route checks names against; `required` of `query`. path: the path's parameter.
+    headers: from Idempotency-Key and If-Match. status: with which the answer comes. lines: the body is NDJSON.
+    """
+    extra: dict[str, Any] = {
+        "parameters": [
+            *([_parameter("path", path, _PATH_PARAMETERS[path], required=True)] if path else []),
+            *(_parameter("query", name, schema, required=name in required) for name, schema in (query or {}).items()),
+            *(_parameter("header", name, _HEADERS[name], required=False) for name in headers),
+        ],
+        "responses": {
+            **{str(one): {"description": summary, "content": {_JSON: {"schema": answer}}} for one in status},
+            **{one: {**text, "content": {MEDIA_TYPE: {"schema": component("Problem")}}} for one, text in _PROBLEMS.items()},
+        },
+    }
+    if body is not None:
+        media = "application/x-ndjson" if lines else _JSON
+        extra["requestBody"] = {"required": True, "content": {media: {"schema": body}}}
+    return {"summary": summary, "openapi_extra": extra}
+
+
+WRITE = ("Idempotency-Key",)
+CONDITIONAL_WRITE = ("Idempotency-Key", "If-Match")
+
+
+def _parameter(place: str, name: str, schema: Schema, *, required: bool) -> dict[str, Any]:
+    description = schema.get("description", "")
+    return {"name": name, "in": place, "required": required, "description": description, "schema": schema}

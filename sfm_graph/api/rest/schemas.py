@@ -1,0 +1,266 @@
+"""The JSON schemas of requests and answers: what the OpenAPI document says, and which fields a route knows.
+
+They describe; `domain.inputs` and `domain.validate` judge.
+"""
+
+from typing import Any
+
+from sfm_graph.domain import validate
+from sfm_graph.domain.context import MAX_RECENT_COORDINATES
+from sfm_graph.domain.link import Direction
+from sfm_graph.domain.memory import MemoryKind
+from sfm_graph.domain.namespace import MAX_DECLARED_PATHS
+from sfm_graph.domain.page import MAX_PAGE, OrderField
+from sfm_graph.domain.recall import MAX_RECALL
+from sfm_graph.domain.walk import MAX_HOPS, MAX_PATH_HOPS
+
+Schema = dict[str, Any]
+Properties = dict[str, Schema]
+
+MAX_BATCH_QUERIES = 100
+MAX_NEIGHBOURS = 1_000
+MAX_LOOKED_UP = 1_000
+
+
+def string(description: str = "", *, most: int | None = None, least: int | None = None, **more: Any) -> Schema:
+    """A string of `least` to `most` characters."""
+    return _clean({"type": "string", "description": description, "minLength": least, "maxLength": most, **more})
+
+
+def integer(low: int, high: int, description: str = "", **more: Any) -> Schema:
+    """An integer in [low, high]."""
+    return _clean({"type": "integer", "minimum": low, "maximum": high, "description": description, **more})
+
+
+def flag(description: str, *, default: bool = False) -> Schema:
+    """A boolean."""
+    return {"type": "boolean", "default": default, "description": description}
+
+
+def many(items: Schema, description: str = "", *, most: int | None = None, least: int | None = None) -> Schema:
+    """A list."""
+    return _clean(
+        {"type": "array", "items": items, "description": description, "minItems": least, "maxItems": most}
+    )
+
+
+def body(properties: Properties, *required: str, **more: Any) -> Schema:
+    """A closed object that may also name its namespace."""
+    return {
+        "type": "object",
+        "properties": {**properties, **NAMESPACE_ONLY},
+        "required": list(required),
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def answer(**properties: Schema) -> Schema:
+    """An object with every one of these members."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def component(name: str) -> Schema:
+    """A reference to a schema in COMPONENTS."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _clean(schema: Schema) -> Schema:
+    return {name: value for name, value in schema.items() if value not in (None, "")}
+
+
+# Names are printable and have no spaces around them; ASCII is the part of that which a pattern can say.
+NAME = {"pattern": r"^[!-~]([ -~]*[!-~])?$"}
+NAMESPACE = string(
+    "The isolation border; comes to be with its first write",
+    least=1, most=validate.MAX_NAMESPACE_CHARS, default="default", pattern=r"^[!-.0-~]([ -.0-~]*[!-.0-~])?$",
+)  # fmt: skip
+NAMESPACE_ONLY: Properties = {"namespace": NAMESPACE}
+
+FLOAT: Schema = {"type": "number"}
+OBJECT: Schema = {"type": "object"}
+TIME = string("ISO 8601; UTC without an offset", format="date-time")
+KIND = string("", enum=[kind.value for kind in MemoryKind])
+COORDINATE = many(FLOAT, least=1, most=validate.MAX_COORDINATE_AXES)
+KEY = string("The caller's own id, unique in the namespace", least=1, most=validate.MAX_KEY_CHARS, **NAME)
+VERSION = integer(1, 2**31 - 1, "The version that must be stored, else 409; also by If-Match")
+LINK_TYPE = string("", least=1, most=validate.MAX_LINK_TYPE_CHARS, **NAME)
+# A reference in a query or a path.
+REF_TEXT = string("`1,2,3`, `key:...` or `id:...`", least=1, pattern=r"^(key:[!-~]+|id:[\w-]+|-?[0-9]+(,-?[0-9]+)*)$")
+REF: Schema = {
+    "description": "A coordinate, as a list or as `1,2,3`; or `key:...`, `id:...`, or an object with one of them",
+    "oneOf": [
+        COORDINATE,
+        {"type": "object", "properties": {"key": KEY}, "required": ["key"], "additionalProperties": False},
+        {"type": "object", "properties": {"id": string()}, "required": ["id"], "additionalProperties": False},
+        {"type": "object", "properties": {"coordinate": COORDINATE}, "required": ["coordinate"],
+         "additionalProperties": False},
+        string(pattern=r"^(key:|id:|-?[0-9])"),
+    ],
+}  # fmt: skip
+FIRST = integer(1, MAX_PAGE, "Items in a page", default=20)
+PAGE: Properties = {
+    "first": FIRST,
+    "limit": integer(1, MAX_PAGE, "The same as first"),
+    "after": string("The `next` of the page before"),
+}
+
+MEMORY_FIELDS: Properties = {
+    "kind": {**KIND, "default": "episodic"},
+    "title": string("Its name; searched with the content", most=validate.MAX_TITLE_CHARS),
+    "content": string("What is embedded and searched; by default the payload's text values"),
+    "payload": {**OBJECT, "description": "Any JSON object, at most 64 levels deep"},
+    "importance": {"type": "number", "minimum": 0, "default": 1},
+    "valid_from": TIME,
+    "valid_to": TIME,
+    "embedding": many(
+        FLOAT, "A vector of the namespace's model, instead of one computed",
+        least=1, most=validate.MAX_EMBEDDING_DIMENSION,
+    ),
+}  # fmt: skip
+_STORED: Properties = {"coordinate": COORDINATE, "key": KEY, **MEMORY_FIELDS, "expected_version": VERSION}
+STORE = body(_STORED, anyOf=[{"required": ["coordinate"]}, {"required": ["key"]}])
+REMEMBER = body(_STORED, anyOf=[{"required": ["payload"]}, {"required": ["content"]}, {"required": ["title"]}])
+MEMORY_ITEM: Schema = {"type": "object", "properties": _STORED, "additionalProperties": False}
+STORE_BULK = body(
+    {
+        "items": many(MEMORY_ITEM, most=validate.MAX_BULK_ITEMS),
+        "partial": flag("Store what can be stored, report the rest"),
+    },
+    "items",
+)
+_CLEARED = {name: {**MEMORY_FIELDS[name], "type": ["string", "null"]} for name in ("title", "valid_from", "valid_to")}
+PATCH = body({**MEMORY_FIELDS, **_CLEARED, "expected_version": VERSION}, minProperties=1)
+REMOVE: Properties = {
+    **NAMESPACE_ONLY,
+    "erase": flag("Also purge it from the change log; a forgotten memory is erased by its id"),
+}
+LIST: Properties = {
+    **NAMESPACE_ONLY,
+    "kind": KIND,
+    "where": string("A filter as JSON"),
+    "order_by": string("", enum=[name for field in OrderField for name in (field.value, f"-{field.value}")]),
+    **PAGE,
+}
+DELETE_MANY = body(
+    {
+        "coords": many(REF, most=validate.MAX_BULK_ITEMS),
+        "where": {**OBJECT, "description": "A filter; not empty"},
+        "erase": flag("As in DELETE /memories/{coordinate}; with coords"),
+    },
+    oneOf=[{"required": ["coords"]}, {"required": ["where"]}],
+)
+COORDS = body({"coords": many(REF, most=MAX_LOOKED_UP)}, "coords")
+KEYWORDS = body(
+    {
+        "term": string("Words; each must begin a word of the memory", least=1, most=1_000),
+        "exact": flag("Whole words only"),
+        "case_sensitive": flag(""),
+        **PAGE,
+    },
+    "term",
+)
+RANGE: Properties = {
+    **NAMESPACE_ONLY,
+    "min": string("The least coordinate, `0,0,0`"),
+    "max": string("The greatest, `1,1,1`; both are included"),
+    "kind": KIND,
+    **PAGE,
+}
+
+QUERY: Properties = {
+    "query": string("", most=validate.MAX_QUERY_CHARS),
+    "top_k": integer(1, MAX_RECALL, "How many memories", default=5),
+    "kind": {"anyOf": [KIND, many(KIND, most=3)], "description": "One kind or several; any when absent"},
+    "filters": {**OBJECT, "description": "A filter; a name that is none of its fields is a key of the payload"},
+    "hybrid": flag("False leaves out the words and searches by vector alone", default=True),
+    "embedding": MEMORY_FIELDS["embedding"],
+}
+RECALL = body(QUERY, "query")
+CONTEXT: Schema = {
+    "type": "object",
+    "properties": {
+        "text": string("What the asker is busy with", most=validate.MAX_QUERY_CHARS),
+        "coordinates": many(COORDINATE, "Places visited lately", most=MAX_RECENT_COORDINATES),
+        "time": TIME,
+    },
+    "additionalProperties": False,
+}
+RECALL_IN_CONTEXT = body({**QUERY, "context": CONTEXT}, "query", "context")
+_ONE_QUERY: Schema = {
+    "type": "object", "properties": QUERY, "required": ["query"], "additionalProperties": False
+}  # fmt: skip
+_SHARED = {name: schema for name, schema in QUERY.items() if name not in ("query", "embedding")}
+RECALL_BATCH = body(
+    {"queries": many({"anyOf": [string(), _ONE_QUERY]}, most=MAX_BATCH_QUERIES), **_SHARED}, "queries"
+)
+
+LINK = body(
+    {
+        "from_coord": REF,
+        "to_coord": REF,
+        "type": {**LINK_TYPE, "default": "related"},
+        "weight": {"type": "number", "minimum": 0, "default": 1, "description": "A cost: nearer is smaller"},
+        "properties": OBJECT,
+        "valid_from": TIME,
+        "valid_to": TIME,
+        "expected_version": VERSION,
+    },
+    "from_coord",
+    "to_coord",
+)
+UNLINK: Properties = {
+    **NAMESPACE_ONLY,
+    "from_coord": REF_TEXT,
+    "to_coord": REF_TEXT,
+    "type": {**LINK_TYPE, "description": "Any type when absent"},
+    "id": string("The link's id, instead of its ends"),
+}
+_WALK: Properties = {
+    "type": many(LINK_TYPE, "Follow these types only; repeat the parameter for more", most=100),
+    "direction": string("", enum=[one.value for one in Direction], default="both"),
+}
+NEIGHBOURS: Properties = {
+    **NAMESPACE_ONLY,
+    "coord": REF_TEXT,
+    **_WALK,
+    "hops": integer(1, MAX_HOPS, default=1),
+    "limit": integer(1, MAX_NEIGHBOURS, default=100),
+}
+PATH: Properties = {
+    **NAMESPACE_ONLY,
+    "frm": REF_TEXT,
+    "to": REF_TEXT,
+    **_WALK,
+    "weighted": flag("Least sum of weights instead of fewest links"),
+    "max_hops": integer(1, MAX_PATH_HOPS, default=MAX_PATH_HOPS),
+}
+
+NAMESPACES: Properties = {**NAMESPACE_ONLY, **PAGE}
+_MODEL: Schema = {
+    "type": "object",
+    "properties": {
+        "name": string(least=1, most=256, **NAME),
+        "revision": string(least=1, most=256, **NAME),
+        "dimension": integer(1, validate.MAX_EMBEDDING_DIMENSION),
+    },
+    "required": ["name", "dimension"],
+    "additionalProperties": False,
+    "description": "Whose vectors the namespace holds; fixed by its first vector",
+}
+NAMESPACE_PUT = body(
+    {
+        "settings": {
+            "type": "object",
+            "properties": {
+                "payload_paths": many(
+                    string(least=1, most=512, pattern=r"^[a-z_]+(\.[a-z_]+)*$"),
+                    "Payload paths that filters may compare by gt, gte, lt, lte", most=MAX_DECLARED_PATHS,
+                )
+            },
+            "additionalProperties": False,
+        },
+        "model": _MODEL,
+    }
+)  # fmt: skip
+NAMESPACE_DELETE: Properties = {**NAMESPACE_ONLY, "confirm": string("The namespace's name again")}

@@ -1,0 +1,50 @@
+"""Routes that move whole namespaces, as streams of lines."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from sfm_graph.api.rest import components, schemas
+from sfm_graph.api.rest.answers import JsonResponse
+from sfm_graph.api.rest.call import Call, namespace_call, query_call
+from sfm_graph.api.rest.documented import documented
+
+router = APIRouter(tags=["transfer"])
+LINES = "application/x-ndjson"
+
+
+@router.get("/export", **documented("A namespace as NDJSON", schemas.string(), query=schemas.NAMESPACE_ONLY, lines=True))
+async def export(request: Request) -> Response:
+    """Memories, then links, as /import takes them; one snapshot."""
+    chunks = _exported(query_call(request, schemas.NAMESPACE_ONLY))
+    # Pulled before the answer begins, so that an unknown namespace can still be a 404.
+    first = await anext(chunks, b"")
+    return StreamingResponse(_after(first, chunks), media_type=LINES)
+
+
+@router.post(
+    "/import",
+    **documented(
+        "Store NDJSON of any length", components.IMPORTED, query=schemas.NAMESPACE_ONLY,
+        body=schemas.IMPORT_LINE, lines=True,
+    ),
+)  # fmt: skip
+async def import_lines(request: Request) -> Response:
+    """In batches of 1,000, each atomic; what is stored just so is skipped, so that it can be repeated."""
+    call = query_call(request, schemas.NAMESPACE_ONLY)
+    report = await call.services.transfer.import_ndjson(request.stream(), call.namespace)
+    return JsonResponse(report.as_json())
+
+
+async def _exported(call: Call) -> AsyncIterator[bytes]:
+    async with call.services.views.open() as view:
+        async for chunk in call.services.transfer.export(view, call.namespace):
+            yield chunk
+
+
+async def _after(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk

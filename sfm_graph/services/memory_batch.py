@@ -1,0 +1,215 @@
+"""One transaction's stores into one namespace: a batch made ready, and carried out."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sfm_graph.domain import inputs
+from sfm_graph.domain.identity import MemoryId, MemoryRef
+from sfm_graph.domain.memory import BulkResult, FailedItem, Memory, NewMemory, StoredMemory, WriteOperation
+from sfm_graph.domain.namespace import Namespace, StoredModel
+from sfm_graph.errors import ModelMismatch, SfmError
+from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.store_plan import Decision, Insert, Keep, Update, decide, index_located, references, waves
+from sfm_graph.store import memories, namespaces
+from sfm_graph.store.database import WriteSession
+from sfm_graph.store.memories import Stamp
+from sfm_graph.store.search_columns import SearchColumns
+
+Bulk = BulkResult[StoredMemory]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedMemories:
+    """A batch of stores after validation, by place in the request; together they cover every item."""
+
+    given: Mapping[int, NewMemory]
+    failed: Mapping[int, SfmError]
+
+    def references(self) -> list[MemoryRef]:
+        """The stored memories that the batch may meet."""
+        return [ref for memory in self.given.values() for ref in references(memory)]
+
+    def without_stored(
+        self, stored: Mapping[MemoryRef, tuple[MemoryId, bytes]], pending: Set[MemoryRef]
+    ) -> "CheckedMemories":
+        """The batch without the memories that would replace themselves. `stored`: ids and digests."""
+        changed: dict[int, NewMemory] = {}
+        touched = set(pending)
+        for index, memory in self.given.items():
+            names = references(memory)
+            found = {stored.get(name) for name in names}
+            same = len(found) == 1 and memory.expected_version is None and touched.isdisjoint(names)
+            if same and (one := found.pop()) is not None and one[1] == inputs.digest(memory):
+                continue
+            changed[index] = memory
+            touched.update(names)
+        return CheckedMemories(changed, self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedMemories:
+    """A batch of stores that needs only the database: what was refused, and what to store with its columns."""
+
+    given: Mapping[int, NewMemory]
+    columns: Mapping[int, SearchColumns]
+    failed: Mapping[int, SfmError]
+
+    def failed_items(self) -> tuple[FailedItem, ...]:
+        """The refused items as callers see them."""
+        return failed_items(self.failed)
+
+
+def check_memories(
+    items: Sequence[Mapping[str, Any]], *, partial: bool, content_keys: bool = False
+) -> CheckedMemories:
+    """Validate a batch; about 0.02 ms for each item. The first refused item refuses all unless `partial`.
+
+    With `content_keys` a memory without key and coordinate gets a key made of what it says.
+    """
+    given: dict[int, NewMemory] = {}
+    failed: dict[int, SfmError] = {}
+    for index, fields in enumerate(items):
+        try:
+            memory = inputs.something_to_remember(inputs.new_memory(fields))
+        except SfmError as error:
+            refuse(failed, index, error, partial)
+            continue
+        if content_keys and memory.key is None and memory.coordinate is None:
+            memory = replace(memory, key=f"content:{inputs.digest(memory).hex()}")
+        given[index] = memory
+    return CheckedMemories(given, failed)
+
+
+class MemoryBatch:
+    """One transaction's stores into one namespace."""
+
+    def __init__(
+        self,
+        session: WriteSession,
+        target: Namespace,
+        indexing: Indexing,
+        *,
+        skip_unchanged: bool = False,
+        partial: bool = False,
+    ) -> None:
+        self._session = session
+        self._target = target
+        self._indexing = indexing
+        self._skip_unchanged = skip_unchanged
+        self._partial = partial
+
+    async def store(self, prepared: PreparedMemories) -> Bulk:
+        """Store a prepared batch as if one memory after the other."""
+        done: dict[int, StoredMemory] = {}
+        given, failed = prepared.given, dict(prepared.failed)
+        places = list(given)
+        for wave in waves(list(given.values())):
+            decisions: dict[int, Decision] = {}
+            indexes = [places[place] for place in wave]
+            wanted = [ref for index in indexes for ref in references(given[index])]
+            located = await memories.lock(self._session, self._target.id, self._target.name, wanted) if wanted else []
+            stored = index_located(located)
+            for index in indexes:
+                decision = decide(given[index], stored, skip_unchanged=self._skip_unchanged)
+                if isinstance(decision, Insert | Update):
+                    decision = self._mismatch(decision.memory, prepared.columns[index]) or decision
+                if isinstance(decision, SfmError):
+                    refuse(failed, index, decision, self._partial)
+                else:
+                    decisions[index] = decision
+            done |= await self._carry_out(decisions, prepared.columns)
+        return BulkResult(
+            tuple(done[index] for index in sorted(done)),
+            failed_items(failed),
+        )
+
+    async def _carry_out(
+        self, decisions: Mapping[int, Decision], columns: Mapping[int, SearchColumns]
+    ) -> dict[int, StoredMemory]:
+        inserts = [(index, one) for index, one in decisions.items() if isinstance(one, Insert)]
+        updates = [(index, one) for index, one in decisions.items() if isinstance(one, Update)]
+        done = await self.write(inserts, updates, columns)
+        for index, one in decisions.items():
+            if isinstance(one, Keep):
+                done[index] = StoredMemory(one.prior, WriteOperation.UNCHANGED)
+        return done
+
+    async def write(
+        self,
+        inserts: Sequence[tuple[int, Insert]],
+        updates: Sequence[tuple[int, Update]],
+        columns: Mapping[int, SearchColumns],
+    ) -> dict[int, StoredMemory]:
+        """Write rows and search columns, by place in the request; an update without new columns keeps its old."""
+        session, target = self._session, self._target
+        done: dict[int, StoredMemory] = {}
+        searched: list[tuple[int, MemoryId, NewMemory]] = []
+        if inserts:
+            inserted = await memories.insert(session, target.id, [one.memory for _, one in inserts])
+            for (memory_id, stamp), (index, insert) in zip(inserted, inserts, strict=True):
+                memory = stored_memory(target.name, memory_id, insert.memory, stamp)
+                done[index] = StoredMemory(memory, WriteOperation.CREATED)
+                searched.append((index, memory_id, insert.memory))
+        if updates:
+            stamps = await memories.update(session, target.id, [(one.prior.id, one.memory) for _, one in updates])
+            replaced = [(index, one.prior.id, one.memory) for index, one in updates if index in columns]
+            await memories.delete_search(session, target.id, [memory_id for _, memory_id, _ in replaced])
+            searched += replaced
+            for index, update in updates:
+                memory = stored_memory(target.name, update.prior.id, update.memory, stamps[update.prior.id])
+                done[index] = StoredMemory(memory, WriteOperation.UPDATED)
+        if searched:
+            for index, _, given in searched:
+                if mismatch := self._mismatch(given, columns[index]):
+                    raise mismatch
+            model = await self._model()
+            rows_of_search = [(memory_id, columns[index]) for index, memory_id, _ in searched]
+            await memories.insert_search(session, target.id, model.id, rows_of_search)
+        return done
+
+    async def _model(self) -> StoredModel:
+        """The model that the namespace's vectors belong to; a namespace without one gets the service's."""
+        model = self._target.model
+        if model is None:
+            model = await namespaces.model(self._session, self._indexing.identity)
+            await namespaces.set_model(self._session, self._target, model)
+            self._target = replace(self._target, model=model)
+        return model
+
+    def _mismatch(self, memory: NewMemory, columns: SearchColumns) -> ModelMismatch | None:
+        """Why a memory's vectors may not stand beside the namespace's; vectors are never mixed."""
+        if memory.embedding is None:
+            try:
+                self._target.require_model(self._indexing.identity)
+            except ModelMismatch as error:
+                return error
+        model = self._target.model.identity if self._target.model else self._indexing.identity
+        if columns.vectors and columns.dimension != model.dimension:
+            return ModelMismatch(
+                f"a vector has {columns.dimension} dimensions, the namespace's model is {model}",
+                namespace=self._target.name,
+            )
+        return None
+
+
+def stored_memory(namespace: str, memory_id: MemoryId, stored: NewMemory, stamp: Stamp) -> Memory:
+    """The memory that a write left behind."""
+    return Memory(
+        memory_id, namespace, stored.key, stored.coordinate or (), stored.kind, stored.title, stored.content,
+        stored.payload or {}, stored.importance, stamp.version, stamp.created_at, stamp.updated_at,
+        stored.valid_from, stored.valid_to,
+    )  # fmt: skip
+
+
+def refuse(failed: dict[int, SfmError], index: int, error: SfmError, partial: bool) -> None:
+    """Note a refused item of a partial bulk write; raise its error otherwise."""
+    error.details.setdefault("index", index)
+    if not partial:
+        raise error
+    failed[index] = error
+
+
+def failed_items(failed: Mapping[int, SfmError]) -> tuple[FailedItem, ...]:
+    """Refused items in the order of the request."""
+    return tuple(FailedItem(index, failed[index].code, failed[index].message) for index in sorted(failed))

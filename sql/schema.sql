@@ -1,0 +1,161 @@
+-- The whole schema as the migrations leave it, for reading; a test proves the two equal.
+-- The graph, its search columns and its change log. Keys of every table start with the namespace.
+create table namespaces (
+    id          integer generated always as identity primary key,
+    name        text collate "C" not null unique,
+    -- The embedding model of the namespace's vectors: set by the first write, changed only by re-embedding.
+    model_id    integer,
+    settings    jsonb not null default '{}',
+    created_at  timestamptz not null default now()
+);
+
+-- Embedding models by identity: vectors of two models are never compared.
+create table models (
+    id         integer generated always as identity primary key,
+    name       text not null,
+    revision   text not null,
+    dimension  integer not null check (dimension between 1 and 16000),
+    unique (name, revision, dimension)
+);
+alter table namespaces add foreign key (model_id) references models (id);
+
+create sequence memory_ids;
+create table memories (
+    namespace_id  integer not null,
+    id            bigint not null default nextval('memory_ids'),
+    key           text collate "C",
+    coordinate    double precision[] not null,
+    kind          text collate "C" not null check (kind in ('episodic', 'semantic', 'entity')),
+    title         text collate "C",
+    content       text not null,
+    payload       jsonb not null,
+    importance    double precision not null,
+    version       integer not null default 1,
+    created_at    timestamptz not null default now(),
+    updated_at    timestamptz not null default now(),
+    -- Open ends are infinite, so that columns have one width and comparisons no special case.
+    valid_from    timestamptz not null default '-infinity',
+    valid_to      timestamptz not null default 'infinity',
+    -- Of everything that a store replaces: what an import compares to know that a memory is unchanged.
+    digest        bytea not null,
+    primary key (namespace_id, id)
+);
+-- By key: get, store at a key, resolve a link's ends.
+create unique index memories_key on memories (namespace_id, key) where key is not null;
+-- By coordinate: get, store at a coordinate; its order bounds the first axis of a coordinate box.
+create unique index memories_coordinate on memories (namespace_id, coordinate);
+-- Keyset pages in the orders that listings offer; by id the primary key serves.
+create index memories_created on memories (namespace_id, created_at, id);
+create index memories_updated on memories (namespace_id, updated_at, id);
+create index memories_importance on memories (namespace_id, importance, id);
+create index memories_kind on memories (namespace_id, kind, id);
+-- `where` on payload paths: contains, eq, in, exists.
+create index memories_payload on memories using gin (payload);
+
+create sequence link_ids;
+create table links (
+    namespace_id  integer not null,
+    id            bigint not null default nextval('link_ids'),
+    source_id     bigint not null,
+    target_id     bigint not null,
+    type          text collate "C" not null,
+    weight        double precision not null check (weight >= 0 and weight < 'infinity'),
+    properties    jsonb not null,
+    version       integer not null default 1,
+    created_at    timestamptz not null default now(),
+    updated_at    timestamptz not null default now(),
+    valid_from    timestamptz not null default '-infinity',
+    valid_to      timestamptz not null default 'infinity',
+    primary key (namespace_id, id),
+    foreign key (namespace_id, source_id) references memories (namespace_id, id),
+    foreign key (namespace_id, target_id) references memories (namespace_id, id)
+);
+-- A link's identity, and the way out of a memory.
+create unique index links_out on links (namespace_id, source_id, type, target_id, valid_from);
+-- The way into a memory.
+create index links_in on links (namespace_id, target_id, type, source_id);
+
+-- Vectors: replaced, never updated, so that a part's row id tells whether an index range covers it.
+create sequence embedding_ids;
+create table embeddings (
+    namespace_id  integer not null,
+    model_id      integer not null,
+    memory_id     bigint not null,
+    part          smallint not null,
+    id            bigint not null default nextval('embedding_ids'),
+    embedding     halfvec not null,
+    primary key (namespace_id, model_id, memory_id, part)
+);
+-- The tail that no vector index covers yet.
+create index embeddings_tail on embeddings (namespace_id, model_id, id);
+
+-- One row per HNSW index over a range of embedding ids; `ready` once it may serve.
+create table vector_indexes (
+    namespace_id  integer not null,
+    model_id      integer not null,
+    first_id      bigint not null,
+    last_id       bigint not null,
+    name          text not null unique,
+    ready         boolean not null default false,
+    primary key (namespace_id, model_id, first_id, last_id)
+);
+
+-- The words of a memory, narrow so that lexical search never reads the wide table.
+create table words (
+    namespace_id  integer not null,
+    memory_id     bigint not null,
+    -- Number of words, counted with repeats: the length that BM25 normalises by.
+    length        integer not null,
+    -- Term id -> occurrences, for BM25.
+    terms         sparsevec not null,
+    -- '@<namespace>', each distinct word, and '=<term id>' for each term.
+    lexemes       tsvector not null,
+    primary key (namespace_id, memory_id)
+);
+-- Word-prefix search, and the candidates of lexical search in a namespace that is not hot.
+create index words_lexemes on words using gin (lexemes);
+
+-- The change log: what a committed transaction did to a memory or a link.
+create table changes (
+    id            bigint generated always as identity primary key,
+    namespace_id  integer not null,
+    xid           xid8 not null default pg_current_xact_id(),
+    at            timestamptz not null default now(),
+    entity        text collate "C" not null check (entity in ('memory', 'link')),
+    entity_id     bigint not null,
+    operation     text collate "C" not null check (operation in ('create', 'update', 'forget', 'erase')),
+    before        jsonb,
+    after         jsonb
+);
+-- What became visible since a snapshot.
+create index changes_visible on changes (namespace_id, xid);
+-- One memory's or link's history.
+create index changes_entity on changes (namespace_id, entity, entity_id, id);
+
+-- Answers of mutations that carried an idempotency key, kept 24 hours.
+create table idempotency_keys (
+    namespace_id  integer not null,
+    principal     text collate "C" not null,
+    operation     text collate "C" not null,
+    key           text collate "C" not null,
+    body          bytea not null,
+    answer        jsonb not null,
+    created_at    timestamptz not null default now(),
+    primary key (namespace_id, principal, operation, key)
+);
+create index idempotency_keys_age on idempotency_keys (created_at);
+
+-- The state of a row as the change log and the stream carry it.
+create function memory_state(m memories) returns jsonb language sql stable parallel safe return
+    jsonb_build_object(
+        'id', m.id, 'key', m.key, 'coordinate', to_jsonb(m.coordinate), 'kind', m.kind, 'title', m.title,
+        'content', m.content, 'payload', m.payload, 'importance', m.importance, 'version', m.version,
+        'created_at', m.created_at, 'updated_at', m.updated_at,
+        'valid_from', nullif(m.valid_from, '-infinity'), 'valid_to', nullif(m.valid_to, 'infinity'));
+
+create function link_state(l links) returns jsonb language sql stable parallel safe return
+    jsonb_build_object(
+        'id', l.id, 'source_id', l.source_id, 'target_id', l.target_id, 'type', l.type, 'weight', l.weight,
+        'properties', l.properties, 'version', l.version,
+        'created_at', l.created_at, 'updated_at', l.updated_at,
+        'valid_from', nullif(l.valid_from, '-infinity'), 'valid_to', nullif(l.valid_to, 'infinity'));
