@@ -78,7 +78,7 @@ def compose(settings: Settings, database: Database, embedder: Embedder, server: 
         memory_reads=MemoryReads(),
         memory_writes=memory_writes,
         links=links,
-        recalls=Recalls(indexing, HotText(hot_text, exact_scan_limit=embedder.exact_scan_limit)),
+        recalls=Recalls(indexing, HotText(hot_text, indexing)),
         traversal=Traversal(),
         namespaces=Namespaces(database, hot_text),
         transfer=Transfer(memory_writes, links),

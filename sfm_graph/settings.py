@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     # Below this many unindexed vectors an exact scan is quicker than another index.
     vector_index_tail: int = Field(20_000, ge=100, validation_alias=_names("SFM_VECTOR_INDEX_TAIL"))
     # How often the background indexer looks for work.
-    maintenance_interval_ms: int = Field(5_000, ge=50, validation_alias=_names("SFM_MAINTENANCE_INTERVAL_MS"))
+    maintenance_interval_ms: int = Field(2_000, ge=50, validation_alias=_names("SFM_MAINTENANCE_INTERVAL_MS"))
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", validation_alias=_names("SFM_LOG_LEVEL"))
 
     @model_validator(mode="after")

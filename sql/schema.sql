@@ -49,6 +49,9 @@ create index memories_created on memories (namespace_id, created_at, id);
 create index memories_updated on memories (namespace_id, updated_at, id);
 create index memories_importance on memories (namespace_id, importance, id);
 create index memories_kind on memories (namespace_id, kind, id);
+-- The few memories whose validity has an end: a search excludes those of them that are not valid now.
+create index memories_bounded on memories (namespace_id, id)
+    where valid_from > '-infinity' or valid_to < 'infinity';
 -- `where` on payload paths: contains, eq, in, exists.
 create index memories_payload on memories using gin (payload);
 

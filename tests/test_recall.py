@@ -240,9 +240,10 @@ async def test_given_vectors_are_searched_exactly_and_by_index_alike(services: S
     database = Database(database_dsn, role="sfm_service")
     await database.open()
     try:
-        (tail,) = await vector_indexes.backlog(database, 1_000)
+        (tail,) = await vector_indexes.tails(database)
+        assert await vector_indexes.length(database, tail) == 1_200
         assert await vector_indexes.build(database, tail)
-        assert await vector_indexes.backlog(database, 1) == []
+        assert await vector_indexes.tails(database) == []
         later = await services.memory_writes.store(NS, {"content": "late", "embedding": unit[0].tolist()})
         over = compose(
             services.settings.model_copy(update={"hot_budget_bytes": 0}), database, HashingEmbedder(), None

@@ -54,7 +54,7 @@ class ContextScore:
 
 @dataclass(frozen=True, slots=True)
 class ContextHit:
-    """A memory with its score in context. `legs` explain the part of the query; empty where only the text found it."""
+    """A memory with its score in context. `legs` explain the query's part; none where only the text found it."""
 
     memory: Memory
     score: ContextScore
@@ -65,7 +65,10 @@ def rank_in_context(by_query: Recall, by_text: Recall, context: RecallContext, f
     """The `first` best of all memories that either recall found, best first, ties by id."""
     queried = {hit.memory.id: hit for hit in by_query.hits}
     related = {hit.memory.id: hit for hit in by_text.hits}
-    hits = [_in_context(hit.memory, queried.get(one), related.get(one), context) for one, hit in (related | queried).items()]
+    hits = [
+        _in_context(hit.memory, queried.get(one), related.get(one), context)
+        for one, hit in (related | queried).items()
+    ]
     return sorted(hits, key=lambda hit: (-hit.score.total, hit.memory.id))[:first]
 
 

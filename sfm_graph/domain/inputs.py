@@ -125,7 +125,7 @@ def link_types(values: object) -> tuple[str, ...]:
 
 
 def memory_ref(namespace: str, value: object) -> MemoryRef:
-    """A reference: `{"id"|"key"|"coordinate": ...}`, a bare coordinate list, or the text `1,2,3`, `key:...`, `id:...`.
+    """A reference: `{"id"|"key"|"coordinate": ...}`, a coordinate list, or the text `1,2,3`, `key:...`, `id:...`.
 
     Raises InvalidInput unless exactly one is given, MemoryNotFound for a global id of another namespace.
     """

@@ -55,11 +55,8 @@ def name(value: object, field: str, *, max_chars: int) -> str:
 
 
 def namespace(value: object) -> str:
-    """A namespace's name: 1 to 128 printable characters, no slash (it stands in paths)."""
-    checked = name(value, "namespace", max_chars=MAX_NAMESPACE_CHARS)
-    if "/" in checked:
-        raise InvalidInput("namespace must not contain '/'", field="namespace")
-    return checked
+    """A namespace's name: 1 to 128 printable characters; slashes may group names, such as `team/agent`."""
+    return name(value, "namespace", max_chars=MAX_NAMESPACE_CHARS)
 
 
 def number(value: object, field: str) -> float:

@@ -17,6 +17,16 @@ class HealthReport:
     parts: dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """What the database is, and as whom the service works in it."""
+
+    server_version: str
+    vector_version: str
+    role: str
+    is_superuser: bool
+
+
 class Health:
     """Checks dependencies, and revives the embedded database when it died."""
 
@@ -38,6 +48,11 @@ class Health:
         problem = self._maintenance.problem
         background = {"status": "up"} if problem is None else {"status": "waiting", "reason": problem}
         return HealthReport(database["status"] == "up", {"database": database, "maintenance": background})
+
+    async def database(self) -> DatabaseFacts:
+        """Raises DatabaseUnavailable."""
+        async with self._database.read() as session:
+            return DatabaseFacts(*await session.one("server_facts"))
 
     def pool(self) -> dict[str, int]:
         """The counters of the pool of database connections, by psycopg_pool's names."""

@@ -9,6 +9,7 @@ import numpy as np
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.hot.cache import HotCache
 from sfm_graph.hot.text_index import TextIndex, empty_index
+from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.view import View
 from sfm_graph.store.database import ReadSession
 from sfm_graph.store.text_rows import read_documents
@@ -33,9 +34,9 @@ class _Size:
 class HotText:
     """Gives the text index of a namespace at a view's snapshot, from memory where the budget allows."""
 
-    def __init__(self, cache: HotCache[TextIndex], *, exact_scan_limit: int) -> None:
+    def __init__(self, cache: HotCache[TextIndex], indexing: Indexing) -> None:
         self._cache = cache
-        self._exact_scan_limit = exact_scan_limit
+        self._indexing = indexing
         self._too_large: dict[int, float] = {}
 
     async def at(self, view: View, namespace: Namespace) -> TextIndex | None:
@@ -44,7 +45,7 @@ class HotText:
         if pinned is None:
             return await self._loaded(view, namespace)
         index = await self._caught_up(view, namespace, pinned)
-        if index.has_vectors and index.vector_count > self._exact_scan_limit:
+        if index.has_vectors and index.vector_count > self._limit(namespace):
             index = await self._load(view, namespace, with_vectors=False)
         if index is not pinned:
             self._cache.publish(namespace.id, index)
@@ -58,7 +59,7 @@ class HotText:
             if present is not None and present.snapshot.precedes(view.snapshot):
                 return await self._caught_up(view, namespace, present)
             size = await _size(view.session, namespace)
-            with_vectors = 0 < size.vectors <= self._exact_scan_limit or size.vectors == 0
+            with_vectors = size.vectors <= self._limit(namespace)
             needed = size.nbytes if with_vectors else size.memories * BYTES_PER_MEMORY
             if needed > self._cache.budget_bytes:
                 self._too_large[namespace.id] = time.monotonic() + TOO_LARGE_SECONDS
@@ -66,6 +67,9 @@ class HotText:
             index = await self._load(view, namespace, with_vectors=with_vectors)
             self._cache.publish(namespace.id, index)
             return index
+
+    def _limit(self, namespace: Namespace) -> int:
+        return self._indexing.exact_scan_limit(namespace.model.identity) if namespace.model else 0
 
     async def _load(self, view: View, namespace: Namespace, *, with_vectors: bool) -> TextIndex:
         model = namespace.model

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from sfm_graph.domain.recall import RecallWeights
 from sfm_graph.domain.words import part_texts
 from sfm_graph.ports.embedder import Embedder
 from sfm_graph.store.search_columns import SearchColumns, search_columns
+from sfm_graph.store.vector_types import half_vectors
 
+# Of models that callers compute themselves: above this HNSW answers sooner, at a recall above .99.
+LEARNED_EXACT_SCAN_LIMIT = 10_000
 # A memory's words take about 0.05 ms: more than this many would stall the event loop noticeably.
 INLINE_ITEMS = 20
 # Text of one memory above this is cut into words in a thread, too.
@@ -30,14 +34,14 @@ class Indexing:
         """The model that computes vectors."""
         return self._embedder.identity
 
-    @property
-    def exact_scan_limit(self) -> int:
-        """Vectors up to which a namespace is scanned exactly."""
-        return self._embedder.exact_scan_limit
+    def exact_scan_limit(self, identity: ModelIdentity) -> int:
+        """Vectors of a model up to which a namespace is scanned exactly."""
+        return self._embedder.exact_scan_limit if identity == self.identity else LEARNED_EXACT_SCAN_LIMIT
 
-    @property
-    def weights(self) -> RecallWeights:
-        """The default weights of recall's legs."""
+    def weights(self, identity: ModelIdentity | None) -> RecallWeights:
+        """The default weights of recall's legs in a namespace of this model."""
+        if identity not in (None, self.identity):
+            return RecallWeights()
         return RecallWeights(dense=self._embedder.dense_share, lexical=1 - self._embedder.dense_share)
 
     async def query_vector(self, text: str) -> NDArray[np.float32]:
@@ -63,10 +67,15 @@ def _parts(memory: NewMemory) -> list[str]:
 def _columns(
     memories: Sequence[NewMemory], texts: Sequence[Sequence[str]], vectors: NDArray[np.float32]
 ) -> list[SearchColumns]:
+    telling = [bool(tells) for tells in np.any(vectors, axis=1)]
+    computed = zip(half_vectors(vectors), telling, strict=True)
     columns = []
-    start = 0
     for memory, parts in zip(memories, texts, strict=True):
-        own = vectors[start : start + len(parts)] if memory.embedding is None else memory.embedding[None]
-        start += len(parts)
-        columns.append(search_columns(memory.title, memory.content, own))
+        if memory.embedding is None:
+            # A vector of zeros matches nothing: it is left out.
+            own = tuple(half for half, tells in islice(computed, len(parts)) if tells)
+            columns.append(search_columns(memory.title, memory.content, own, vectors.shape[1]))
+        else:
+            own = tuple(half_vectors(memory.embedding[None]))
+            columns.append(search_columns(memory.title, memory.content, own, len(memory.embedding)))
     return columns

@@ -2,13 +2,26 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from sfm_graph.errors import Unavailable
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.store import vector_indexes
 from sfm_graph.store.database import Database, WriteSession
+from sfm_graph.store.vector_indexes import Tail
 
 log = logging.getLogger(__name__)
+
+
+# A tail that grows without a pause is looked at this often, in rounds.
+PATIENCE = 15
+
+
+@dataclass(slots=True)
+class _Watch:
+    last_id: int = 0
+    rounds: int = 0
+    counted_at: int = 0
 
 
 class Maintenance:
@@ -17,8 +30,9 @@ class Maintenance:
     def __init__(self, database: Database, indexing: Indexing, *, tail: int, interval_ms: int) -> None:
         self._database = database
         self._indexing = indexing
-        self._tail = tail
+        self._least = tail
         self._interval = interval_ms / 1000
+        self._watched: dict[tuple[int, int], _Watch] = {}
         # Why the last round failed, for health; None when it did not.
         self.problem: str | None = None
 
@@ -36,11 +50,27 @@ class Maintenance:
     async def round(self) -> None:
         """Do everything that is due once."""
         await vector_indexes.drop_unfinished(self._database)
-        for tail in await vector_indexes.backlog(self._database, self._tail):
-            if tail.indexed_to or tail.count > self._indexing.exact_scan_limit:
-                log.info("indexing %d vectors of namespace %d", tail.count, tail.namespace_id)
+        for tail in await vector_indexes.tails(self._database):
+            if self._is_due(tail) and await self._pays(tail):
+                log.info("indexing the vectors of namespace %d up to %d", tail.namespace_id, tail.last_id)
                 await vector_indexes.build(self._database, tail)
         await self._database.write(self._prune)
+
+    def _is_due(self, tail: Tail) -> bool:
+        """True when a tail has settled, or has grown for long, since it was last counted."""
+        watch = self._watched.setdefault((tail.namespace_id, tail.model_id), _Watch())
+        settled, watch.last_id = watch.last_id == tail.last_id, tail.last_id
+        watch.rounds += 1
+        if watch.counted_at == tail.last_id or not (settled or watch.rounds >= PATIENCE):
+            return False
+        watch.counted_at, watch.rounds = tail.last_id, 0
+        return True
+
+    async def _pays(self, tail: Tail) -> bool:
+        count = await vector_indexes.length(self._database, tail)
+        if not tail.indexed_to and count <= self._indexing.exact_scan_limit(tail.identity):
+            return False
+        return count >= self._least
 
     @staticmethod
     async def _prune(session: WriteSession) -> None:

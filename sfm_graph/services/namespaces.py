@@ -8,7 +8,7 @@ from sfm_graph.domain import namespace as domain
 from sfm_graph.domain import validate
 from sfm_graph.domain.namespace import Namespace, NamespaceCounts
 from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor
-from sfm_graph.errors import InvalidInput, ModelMismatch
+from sfm_graph.errors import InvalidInput, ModelMismatch, NamespaceNotFound
 from sfm_graph.hot.cache import HotCache
 from sfm_graph.hot.text_index import TextIndex
 from sfm_graph.services.view import View
@@ -50,17 +50,24 @@ class Namespaces:
         return self._hot_text.sizes()
 
     async def put(
-        self, name: str, *, settings: Mapping[str, Any] | None, model: Mapping[str, Any] | None
+        self,
+        name: str,
+        *,
+        settings: Mapping[str, Any] | None,
+        model: Mapping[str, Any] | None,
+        existing: bool = False,
     ) -> Namespace:
         """Make a namespace, or change its settings. A model can be declared until the first vector is stored.
 
-        Raises ModelMismatch when it has another model.
+        Raises ModelMismatch when it has another model, NamespaceNotFound when there is none and `existing` is asked.
         """
         validate.namespace(name)
         wanted_settings = domain.namespace_settings(settings) if settings is not None else None
         identity = domain.model_identity(model) if model is not None else None
 
         async def work(session: WriteSession) -> Namespace:
+            if existing and await namespaces.by_name(session, name) is None:
+                raise NamespaceNotFound(f"there is no namespace {name!r}", namespace=name)
             found = await namespaces.lock(session, name)
             if wanted_settings is not None:
                 await namespaces.set_settings(session, found, wanted_settings)

@@ -67,7 +67,7 @@ class Recalls:
         if found is None:
             return _NOTHING
         require_declared(query.where, found.settings.payload_paths)
-        weights = query.weights or self._indexing.weights
+        weights = query.weights or self._indexing.weights(found.model.identity if found.model else None)
         question = await self._question(view, found, query, weights)
         index = await self._hot_text.at(view, found)
         legs = await self._legs(view, found, index, question)

@@ -159,7 +159,7 @@ async def insert_search(
         word_ids=[memory_id for memory_id, _ in columns],
         lengths=[search.length for _, search in columns],
         terms=[search.terms for _, search in columns],
-        lexemes=[f"@{namespace_id} {search.lexemes}" for _, search in columns],
+        lexemes=[f"@{namespace_id} {search.lexemes}".rstrip() for _, search in columns],
         embedding_ids=[memory_id for memory_id, search in columns for _ in search.vectors],
         parts=[part for _, search in columns for part in range(len(search.vectors))],
         embeddings=[vector for _, search in columns for vector in search.vectors],

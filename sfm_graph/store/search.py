@@ -123,9 +123,11 @@ async def dense(
     return _candidates(await session.dynamic(scope.exact(0, count), scope.parameters))
 
 
-_VALID_NOW = sql.SQL("""exists (
-    select from memories m where m.namespace_id = {namespace} and m.id = e.memory_id
-        and m.valid_from <= now() and m.valid_to > now())""")
+# A hashed set of the few that are not valid now costs less than a probe of the wide table for each vector.
+_VALID_NOW = sql.SQL("""e.memory_id not in (
+    select m.id from memories m where m.namespace_id = {namespace}
+        and (m.valid_from > '-infinity' or m.valid_to < 'infinity')
+        and (m.valid_from > now() or m.valid_to <= now()))""")
 
 
 class _Scope:
@@ -161,9 +163,11 @@ class _Scope:
 
     def exact(self, after: int, limit: int) -> sql.Composed:
         """The nearest memories among the parts with id > `after`."""
-        return sql.SQL("""select e.memory_id, max(-(e.embedding <#> %(vector)s)) as score from embeddings e
-            where e.namespace_id = {namespace} and e.model_id = {model} and e.id > {after} and {filter}
-            group by e.memory_id order by score desc, e.memory_id limit {limit}""").format(
+        # `offset 0`: the similarity is computed before the sort, which then carries no vectors.
+        return sql.SQL("""select p.memory_id, max(p.score) as score from (
+                select e.memory_id, -(e.embedding <#> %(vector)s) as score from embeddings e
+                where e.namespace_id = {namespace} and e.model_id = {model} and e.id > {after} and {filter} offset 0
+            ) p group by p.memory_id order by score desc, p.memory_id limit {limit}""").format(
             after=sql.Literal(after), limit=sql.Literal(limit), filter=self._filter, **self._names
         )
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sfm_graph.domain.words import TermCounts, count_terms, words_for_prefix
-from sfm_graph.store.vector_types import HalfVector, SparseVector, half_vectors, sparse_counts
+from sfm_graph.domain.words import count_terms, words, words_for_prefix
+from sfm_graph.store.vector_types import HalfVector, SparseVector, sparse_counts
 
 # sparsevec stores at most 16,000 entries; a tsvector less than 1 MiB, most of it left to words.
 MAX_TERMS = 16_000
@@ -25,14 +23,13 @@ class SearchColumns:
     dimension: int
 
 
-def search_columns(title: str | None, content: str, vectors: NDArray[np.float32]) -> SearchColumns:
-    """Columns of one memory. `vectors`: shape (parts, dimension), zero rows are left out: they match nothing."""
-    counts = _most_frequent(count_terms(title or "", content))
-    text = f"{title}\n{content}" if title else content
-    lexemes = [*words_for_prefix(text), *(f"={term}" for term in counts.ids[:MAX_TERM_LEXEMES].tolist())]
-    telling = vectors[np.any(vectors, axis=1)]
-    parts = tuple(half_vectors(telling)) if len(telling) else ()
-    return SearchColumns(counts.length, sparse_counts(counts), " ".join(lexemes), parts, vectors.shape[1])
+def search_columns(title: str | None, content: str, vectors: tuple[HalfVector, ...], dimension: int) -> SearchColumns:
+    """Columns of one memory. `vectors`: one for each part of its text that has any feature."""
+    found = words(f"{title}\n{content}" if title else content)
+    counts = _most_frequent(count_terms(found))
+    terms = [f"={term}" for term in islice(counts, MAX_TERM_LEXEMES)]
+    lexemes = " ".join([*words_for_prefix(found), *terms])
+    return SearchColumns(len(found), sparse_counts(counts), lexemes, vectors, dimension)
 
 
 def prefix_query(namespace_id: int, words: Sequence[str], *, prefix: bool) -> str:
@@ -52,8 +49,8 @@ def _quoted(lexemes: Sequence[str], suffix: str) -> Iterator[str]:
         yield f"'{escaped}'{suffix}"
 
 
-def _most_frequent(counts: TermCounts) -> TermCounts:
-    if len(counts.ids) <= MAX_TERMS:
+def _most_frequent(counts: dict[int, int]) -> dict[int, int]:
+    if len(counts) <= MAX_TERMS:
         return counts
-    kept = np.sort(np.argsort(-counts.counts.astype(np.int64), kind="stable")[:MAX_TERMS])
-    return TermCounts(counts.ids[kept], counts.counts[kept], counts.length)
+    kept = sorted(counts, key=counts.__getitem__, reverse=True)[:MAX_TERMS]
+    return {term: counts[term] for term in kept}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from psycopg import AsyncConnection, sql
 
+from sfm_graph.domain.namespace import ModelIdentity
 from sfm_graph.store.database import Database, Session
 from sfm_graph.store.statements import statement
 
@@ -13,14 +14,13 @@ BUILD_MEMORY = "1GB"
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
-    """Vectors of one namespace and model that no index covers: ids in (indexed_to, last_id]."""
+class Tail:
+    """Vectors of one namespace and model that no index covers: those with an id in (indexed_to, last_id]."""
 
     namespace_id: int
     model_id: int
-    dimension: int
+    identity: ModelIdentity
     indexed_to: int
-    count: int
     last_id: int
 
     @property
@@ -29,13 +29,23 @@ class Backlog:
         return f"hnsw_{self.namespace_id}_{self.model_id}_{self.indexed_to}_{self.last_id}"
 
 
-async def backlog(database: Database, least: int) -> list[Backlog]:
-    """The longest tails of at least `least` vectors."""
+async def tails(database: Database) -> list[Tail]:
+    """The uncovered vectors of every namespace that has some; they are not counted."""
     async with database.read() as session:
-        return [Backlog(*row) for row in await session.rows("vector_backlog", least=least)]
+        rows = await session.rows("vector_heads")
+    return [Tail(row[0], row[1], ModelIdentity(*row[2:5]), row[5], row[6]) for row in rows]
 
 
-async def build(database: Database, tail: Backlog) -> bool:
+async def length(database: Database, tail: Tail) -> int:
+    """How many vectors a tail holds."""
+    async with database.read() as session:
+        (count,) = await session.one(
+            "vector_tail", namespace_id=tail.namespace_id, model_id=tail.model_id, indexed_to=tail.indexed_to
+        )
+    return int(count)
+
+
+async def build(database: Database, tail: Tail) -> bool:
     """Index a tail without blocking writes, one build at a time per database. False when another process builds."""
     async with database.raw() as connection:
         if not await _locked(connection):
@@ -72,7 +82,7 @@ async def drop(database: Database, names: list[str]) -> None:
             await _drop(connection, name)
 
 
-async def _build(connection: AsyncConnection, tail: Backlog) -> None:
+async def _build(connection: AsyncConnection, tail: Tail) -> None:
     scope = {"namespace_id": tail.namespace_id, "name": tail.index_name}
     await connection.execute(
         statement("vector_index_register"),
@@ -85,7 +95,7 @@ async def _build(connection: AsyncConnection, tail: Backlog) -> None:
             "where namespace_id = {namespace} and model_id = {model} and id >= {first} and id <= {last}"
         ).format(
             name=sql.Identifier(tail.index_name),
-            dimension=sql.Literal(tail.dimension),
+            dimension=sql.Literal(tail.identity.dimension),
             namespace=sql.Literal(tail.namespace_id),
             model=sql.Literal(tail.model_id),
             first=sql.Literal(tail.indexed_to + 1),

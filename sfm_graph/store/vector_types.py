@@ -5,6 +5,7 @@
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,6 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
-from sfm_graph.domain.words import TermCounts
 from sfm_graph.errors import DatabaseUnavailable
 
 SPARSE_DIMENSION = 1_000_000_000
@@ -58,8 +58,10 @@ def half_vectors(vectors: NDArray[np.float32]) -> list[HalfVector]:
     return [HalfVector(prefix + row.tobytes()) for row in vectors.astype(">f2")]
 
 
-def sparse_counts(counts: TermCounts) -> SparseVector:
-    """Term occurrences; term id t in [1, 10^9] is index t - 1."""
-    header = struct.pack(">iii", SPARSE_DIMENSION, len(counts.ids), 0)
-    indices = (counts.ids - 1).astype(">i4").tobytes()
-    return SparseVector(header + indices + counts.counts.astype(">f4").tobytes())
+def sparse_counts(counts: Mapping[int, int]) -> SparseVector:
+    """Term occurrences by term id; term id t in [1, 10^9] is index t - 1."""
+    terms = sorted(counts)
+    indices = [term - 1 for term in terms]
+    values = map(counts.__getitem__, terms)
+    count = len(terms)
+    return SparseVector(struct.pack(f">iii{count}i{count}f", SPARSE_DIMENSION, count, 0, *indices, *values))

@@ -2,9 +2,9 @@
 -- The stored links that a batch of writes may meet, locked in id order.
 select {link_columns} from links l
 where l.namespace_id = %(namespace_id)s and l.id in (
-    select unnest(%(ids)s::bigint[])
-    union select e.id from unnest(%(sources)s::bigint[], %(types)s::text[], %(targets)s::bigint[],
-                                  %(valid_froms)s::timestamptz[]) as g (source, type, target, valid_from)
+    select unnest(%(ids)b::bigint[])
+    union select e.id from unnest(%(sources)b::bigint[], %(types)b::text[], %(targets)b::bigint[],
+                                  %(valid_froms)b::timestamptz[]) as g (source, type, target, valid_from)
     join links e on e.namespace_id = %(namespace_id)s and e.source_id = g.source and e.type = g.type
          and e.target_id = g.target and e.valid_from = coalesce(g.valid_from, '-infinity'))
 order by l.id for update;
@@ -15,8 +15,8 @@ with stored as (
     insert into links as l (namespace_id, source_id, target_id, type, weight, properties, valid_from, valid_to)
     select %(namespace_id)s, g.source, g.target, g.type, g.weight, g.properties::jsonb,
            coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity')
-    from unnest(%(source)s::bigint[], %(target)s::bigint[], %(type)s::text[], %(weight)s::double precision[],
-                %(properties)s::text[], %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[])
+    from unnest(%(source)b::bigint[], %(target)b::bigint[], %(type)b::text[], %(weight)b::double precision[],
+                %(properties)b::text[], %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[])
          with ordinality as g (source, target, type, weight, properties, valid_from, valid_to, place)
     order by g.place
     returning l
@@ -29,8 +29,8 @@ select {link_columns} from stored s, lateral (select (s.l).*) l;
 -- name: link_update
 -- Replace weight, properties and end of validity of locked links, and log before and after.
 with given as (
-    select * from unnest(%(id)s::bigint[], %(weight)s::double precision[], %(properties)s::text[],
-                         %(valid_to)s::timestamptz[]) as g (id, weight, properties, valid_to)
+    select * from unnest(%(id)b::bigint[], %(weight)b::double precision[], %(properties)b::text[],
+                         %(valid_to)b::timestamptz[]) as g (id, weight, properties, valid_to)
 ), stored as (
     update links l set weight = g.weight, properties = g.properties::jsonb,
         valid_to = coalesce(g.valid_to, 'infinity'), version = l.version + 1, updated_at = now()

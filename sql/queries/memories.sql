@@ -2,9 +2,9 @@
 -- The stored memories that a batch of writes may meet, locked in id order so that two batches cannot deadlock.
 select {memory_columns}, m.digest from memories m
 where m.namespace_id = %(namespace_id)s and m.id in (
-    select unnest(%(ids)s::bigint[])
-    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
-    union select c.id from unnest(%(coordinates)s::text[]) wanted
+    select unnest(%(ids)b::bigint[])
+    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)b::text[])
+    union select c.id from unnest(%(coordinates)b::text[]) wanted
           join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
 order by m.id for update;
 
@@ -12,9 +12,9 @@ order by m.id for update;
 -- The ids behind a batch of references, held against deletion: ends of links.
 select m.id, m.key, m.coordinate from memories m
 where m.namespace_id = %(namespace_id)s and m.id in (
-    select unnest(%(ids)s::bigint[])
-    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
-    union select c.id from unnest(%(coordinates)s::text[]) wanted
+    select unnest(%(ids)b::bigint[])
+    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)b::text[])
+    union select c.id from unnest(%(coordinates)b::text[]) wanted
           join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
 order by m.id for key share;
 
@@ -31,8 +31,8 @@ where m.namespace_id = %(namespace_id)s and m.id in (
 -- Digests by key and coordinate: what an import compares before it writes.
 select m.id, m.key, m.coordinate, m.digest from memories m
 where m.namespace_id = %(namespace_id)s and m.id in (
-    select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
-    union select c.id from unnest(%(coordinates)s::text[]) wanted
+    select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)b::text[])
+    union select c.id from unnest(%(coordinates)b::text[]) wanted
           join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[]);
 
 -- name: memory_insert
@@ -43,9 +43,9 @@ with stored as (
     select %(namespace_id)s, g.key, g.coordinate::double precision[], g.kind, g.title, g.content,
            g.payload::jsonb, g.importance, coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity'),
            g.digest
-    from unnest(%(key)s::text[], %(coordinate)s::text[], %(kind)s::text[], %(title)s::text[],
-                %(content)s::text[], %(payload)s::text[], %(importance)s::double precision[],
-                %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[], %(digest)s::bytea[])
+    from unnest(%(key)b::text[], %(coordinate)b::text[], %(kind)b::text[], %(title)b::text[],
+                %(content)b::text[], %(payload)b::text[], %(importance)b::double precision[],
+                %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[], %(digest)b::bytea[])
          with ordinality
          as g (key, coordinate, kind, title, content, payload, importance, valid_from, valid_to, digest, place)
     order by g.place
@@ -60,9 +60,9 @@ select (s.m).id, (s.m).version, (s.m).created_at, (s.m).updated_at from stored s
 -- Replace the changeable fields of locked memories, and log the state before and after.
 with given as (
     select *
-    from unnest(%(id)s::bigint[], %(key)s::text[], %(kind)s::text[], %(title)s::text[],
-                %(content)s::text[], %(payload)s::text[], %(importance)s::double precision[],
-                %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[], %(digest)s::bytea[])
+    from unnest(%(id)b::bigint[], %(key)b::text[], %(kind)b::text[], %(title)b::text[],
+                %(content)b::text[], %(payload)b::text[], %(importance)b::double precision[],
+                %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[], %(digest)b::bytea[])
          as g (id, key, kind, title, content, payload, importance, valid_from, valid_to, digest)
 ), stored as (
     update memories m set key = g.key, kind = g.kind, title = g.title, content = g.content,
@@ -158,12 +158,12 @@ order by c.id desc limit %(limit)s;
 with stored_words as (
     insert into words (namespace_id, memory_id, length, terms, lexemes)
     select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' '))
-    from unnest(%(word_ids)s::bigint[], %(lengths)s::integer[], %(terms)b::sparsevec[], %(lexemes)s::text[])
+    from unnest(%(word_ids)b::bigint[], %(lengths)b::integer[], %(terms)b::sparsevec[], %(lexemes)b::text[])
          as g (id, length, terms, lexemes)
 )
 insert into embeddings (namespace_id, model_id, memory_id, part, embedding)
 select %(namespace_id)s, %(model_id)s, g.id, g.part, g.embedding
-from unnest(%(embedding_ids)s::bigint[], %(parts)s::smallint[], %(embeddings)b::halfvec[])
+from unnest(%(embedding_ids)b::bigint[], %(parts)b::smallint[], %(embeddings)b::halfvec[])
      as g (id, part, embedding);
 
 -- name: words_delete

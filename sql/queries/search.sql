@@ -7,9 +7,11 @@ select (select count(*) from words w where w.namespace_id = %(namespace_id)s),
 -- BM25 in SQL, exact: candidates by GIN, their term counts from the sparse vector, statistics from the namespace.
 with matched as materialized (
     select w.memory_id, w.length, w.terms from words w
-    join memories v on v.namespace_id = %(namespace_id)s and v.id = w.memory_id
     where w.namespace_id = %(namespace_id)s and w.lexemes @@ %(query)s::tsquery
-      and v.valid_from <= now() and v.valid_to > now()
+      and w.memory_id not in (
+          select v.id from memories v where v.namespace_id = %(namespace_id)s
+              and (v.valid_from > '-infinity' or v.valid_to < 'infinity')
+              and (v.valid_from > now() or v.valid_to <= now()))
 ), whole as materialized (
     select count(*)::float8 as total, greatest(avg(w.length), 1)::float8 as average from words w
     where w.namespace_id = %(namespace_id)s
@@ -41,19 +43,22 @@ select e.memory_id, max(-(e.embedding <#> %(vector)s)) from embeddings e
 where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s and e.memory_id = any(%(ids)s::bigint[])
 group by e.memory_id;
 
--- name: vector_backlog
--- Namespaces with their number of vectors beyond the last index range, for the background indexer.
-select n.id, n.model_id, m.dimension, coalesce(v.last_id, 0), count(e.id), coalesce(max(e.id), 0)
+-- name: vector_heads
+-- Of each namespace the newest vector and the end of what indexes cover: one index probe each, counts nothing.
+select n.id, n.model_id, m.name, m.revision, m.dimension, coalesce(v.last_id, 0), e.id
 from namespaces n
 join models m on m.id = n.model_id
 left join lateral (
     select max(i.last_id) as last_id from vector_indexes i
     where i.namespace_id = n.id and i.model_id = n.model_id and i.ready) v on true
-left join lateral (
-    select b.id from embeddings b
-    where b.namespace_id = n.id and b.model_id = n.model_id and b.id > coalesce(v.last_id, 0)) e on true
-group by n.id, n.model_id, m.dimension, v.last_id
-having count(e.id) >= %(least)s order by count(e.id) desc limit 10;
+join lateral (
+    select b.id from embeddings b where b.namespace_id = n.id and b.model_id = n.model_id
+    order by b.id desc limit 1) e on e.id > coalesce(v.last_id, 0);
+
+-- name: vector_tail
+-- How many vectors no index covers.
+select count(*) from embeddings e
+where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s and e.id > %(indexed_to)s;
 
 -- name: vector_index_register
 -- Announce an index that is being built.

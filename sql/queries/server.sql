@@ -1,0 +1,4 @@
+-- name: server_facts
+-- What a database server is, and who the service is on it: what `sfm doctor` shows.
+select current_setting('server_version'), (select extversion from pg_extension where extname = 'vector'),
+       current_user::text, (select rolsuper from pg_roles where rolname = current_user);
