@@ -1,20 +1,96 @@
 """The ASGI app: every face over the services of one process."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
-from sfm_graph.api.gql import graphql_router
+from sfm_graph import __version__
+from sfm_graph.api.gql.router import graphql_router
 from sfm_graph.api.guard import Guard
 from sfm_graph.api.metrics import MeteredApp, Metrics
 from sfm_graph.api.pages import pages_router, read_texts
 from sfm_graph.api.problems import add_problem_handlers
-from sfm_graph.api.rest import COMPONENTS, rest_router
+from sfm_graph.api.rest import COMPONENTS, rest_routes
 from sfm_graph.runtime import open_runtime
 from sfm_graph.services.registry import Services
 from sfm_graph.settings import Settings
+
+_DESCRIPTION = (
+    "A graph memory for AI agents: recall, walk and explain. Everything here is also one GraphQL query away."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An app that opens what the settings ask for when it starts, and closes it when it stops.
+
+    Starting raises DatabaseUnavailable.
+    """
+    return _app(settings, lambda: open_runtime(settings))
+
+
+def app_for(services: Services) -> FastAPI:
+    """An app over services that the caller opened and closes. It must be started, as any ASGI app."""
+
+    @asynccontextmanager
+    async def lent() -> AsyncIterator[Services]:
+        yield services
+
+    return _app(services.settings, lent)
+
+
+def _app(settings: Settings, runtime: Callable[[], AbstractAsyncContextManager[Services]]) -> FastAPI:
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with runtime() as services:
+            app.state.services = services
+            with metrics.observing(services), _served(app, graphql_router(services).routes):
+                yield
+
+    app = _Documented(
+        title="sfm_graph", version=__version__, description=_DESCRIPTION,
+        lifespan=lifespan, docs_url=None, redoc_url=None,
+    )  # fmt: skip
+    app.state.metrics = metrics
+    add_problem_handlers(app)
+    app.add_middleware(Guard, host_names=settings.host_names, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(MeteredApp, metrics=metrics)
+    app.router.routes.extend(rest_routes())
+    operations = operations_folder()
+    app.include_router(pages_router(read_texts(operations, ".graphql"), read_texts(operations, ".json")))
+    return app
+
+
+@contextmanager
+def _served(app: FastAPI, routes: list[BaseRoute]) -> Iterator[None]:
+    """Serve routes that exist only while the services do."""
+    app.router.routes[:0] = routes
+    try:
+        yield
+    finally:
+        for route in routes:
+            app.router.routes.remove(route)
+
+
+def operations_folder() -> Path:
+    """The example operations of GraphiQL: inside the package when installed from a wheel, else in the checkout."""
+    shipped = Path(__file__).parent / "graphql_operations"
+    return shipped if shipped.is_dir() else Path(__file__).parents[1] / "graphql" / "operations"
+
+
+class _Documented(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the named schemas that the routes refer to."""
+        if self.openapi_schema is None:
+            document = get_openapi(
+                title=self.title, version=self.version, description=self.description, routes=self.routes
+            )
+            document.setdefault("components", {}).setdefault("schemas", {}).update(COMPONENTS)
+            self.openapi_schema = document
+        return self.openapi_schema

@@ -6,12 +6,14 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
+from sfm_graph.app import app_for
 from sfm_graph.runtime import open_runtime
 from sfm_graph.services.registry import Services
 from sfm_graph.settings import Settings, load_settings
@@ -19,6 +21,7 @@ from sfm_graph.store.embedded import embedded_postgres
 from sfm_graph.store.migrations import ensure_database, migrate
 
 TEMPLATE = "sfm_template"
+BASE_URL = "http://localhost:9595"
 QUICK = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "128MB", "max_connections": "200"}
 
 
@@ -67,4 +70,14 @@ def settings(database_dsn: str) -> Settings:
 async def services(settings: Settings) -> AsyncIterator[Services]:
     """Opened services on this test's database."""
     async with open_runtime(settings, maintenance=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks HTTP to an app over this test's services, without a socket."""
+    app = app_for(services)
+    # An answer of 500 shall reach the test that looks for it.
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=BASE_URL) as opened:
         yield opened

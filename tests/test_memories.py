@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sfm_graph.domain.identity import MemoryRef
+from sfm_graph.domain.identity import LinkId, MemoryRef
 from sfm_graph.domain.inputs import memory_patch
 from sfm_graph.domain.memory import Memory, WriteOperation
 from sfm_graph.domain.recall import RecallQuery
@@ -333,3 +333,14 @@ async def test_deep_and_large_payloads_are_refused(services: Services) -> None:
         await services.memory_writes.store(NS, {"content": "ä" * 600_000})
     largest = await services.memory_writes.store(NS, {"content": " ".join(f"w{i:x}" for i in range(140_000))})
     assert largest.memory.version == 1
+
+
+async def test_taking_something_out_of_nowhere_makes_no_namespace(services: Services, database_dsn: str) -> None:
+    nobody = MemoryRef(key="nobody")
+    assert await services.memory_writes.forget_many("void", [nobody]) == []
+    assert await services.memory_writes.erase_many("void", [nobody]) == []
+    assert await services.memory_writes.forget_where("void", parse_where({"key": "nobody"})) == []
+    assert await services.links.unlink_many("void", [LinkId(1)]) == []
+    with pytest.raises(MemoryNotFound):
+        await services.links.unlink_between("void", nobody, nobody, None)
+    assert await _count(database_dsn, "namespaces") == 0

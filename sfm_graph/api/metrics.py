@@ -1,7 +1,8 @@
 """Prometheus metrics: requests by route, the database pool, memory kept hot."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -29,11 +30,15 @@ class Metrics:
             registry=self.registry,
         )
 
-    def observe(self, services: Services) -> Callable[[], None]:
-        """Add the gauges of opened services; call the result when they are closed."""
+    @contextmanager
+    def observing(self, services: Services) -> Iterator[None]:
+        """Show the gauges of opened services for as long as they are."""
         gauges = _Gauges(services)
         self.registry.register(gauges)
-        return lambda: self.registry.unregister(gauges)
+        try:
+            yield
+        finally:
+            self.registry.unregister(gauges)
 
 
 class MeteredApp:

@@ -7,6 +7,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from sfm_graph.errors import InvalidInput, NotFound, SfmError, Unavailable
 
@@ -54,6 +55,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(SfmError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
@@ -81,6 +83,11 @@ async def _on_http(request: Request, error: Exception) -> Response:
         instance=request.url.path,
         headers=error.headers,
     )
+
+
+async def _on_disconnect(_: Request, __: Exception) -> Response:
+    # Nobody reads it: the caller went away in the middle of its own body, which is no error of the service.
+    return Response(status_code=400)
 
 
 async def _on_unexpected(request: Request, _: Exception) -> Response:

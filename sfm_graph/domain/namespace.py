@@ -68,6 +68,9 @@ class NamespaceCounts:
 
     memories_by_kind: Mapping[str, int]
     links_by_type: Mapping[str, int]
+    vectors: int
+    # Vectors that are searched by an HNSW index; the others are scanned exactly.
+    indexed_vectors: int
 
 
 def namespace_settings(value: object) -> NamespaceSettings:

@@ -73,7 +73,9 @@ def number(value: object, field: str) -> float:
 
 
 def integer(value: object, field: str, *, low: int, high: int) -> int:
-    """An integer in [low, high]."""
+    """An integer in [low, high]; 5.0 is one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidInput(f"{field} must be an integer from {low} to {high}", field=field)
     return value
@@ -192,7 +194,10 @@ def embedding(value: object) -> NDArray[np.float32]:
     if vector.dtype.kind not in "fiu" or vector.ndim != 1 or not 1 <= len(vector) <= MAX_EMBEDDING_DIMENSION:
         raise InvalidInput(f"embedding must be a list of 1 to {MAX_EMBEDDING_DIMENSION} numbers", field="embedding")
     vector = vector.astype(np.float64)
-    length = float(np.linalg.norm(vector)) if np.isfinite(vector).all() else math.nan
-    if not math.isfinite(length) or length == 0.0:
+    largest = float(np.abs(vector).max())
+    if not math.isfinite(largest) or largest == 0.0:
         raise InvalidInput("embedding must be finite and not all zero", field="embedding")
-    return (vector / length).astype(np.float32)
+    # Divided first, so that the squares of the length neither overflow nor vanish.
+    vector /= largest
+    unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return unit

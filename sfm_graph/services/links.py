@@ -1,5 +1,6 @@
 """Making, changing, removing and reading links. Each mutation is one transaction."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from sfm_graph.domain.states import link_from_state, link_state
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.errors import LinkNotFound, MemoryNotFound, SfmError, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, once
+from sfm_graph.services.indexing import INLINE_ITEMS
 from sfm_graph.services.view import View
 from sfm_graph.store import links, memories, namespaces
 from sfm_graph.store.database import Database, WriteSession
@@ -66,15 +68,10 @@ class Links:
         validate.namespace(namespace)
         if len(requests) > validate.MAX_BULK_ITEMS:
             raise TooLarge(f"{len(requests)} links; one transaction takes at most {validate.MAX_BULK_ITEMS}")
-        given: dict[int, NewLink] = {}
-        failed: dict[int, SfmError] = {}
-        for index, request in enumerate(requests):
-            try:
-                source = inputs.memory_ref(namespace, request.source)
-                target = inputs.memory_ref(namespace, request.target)
-                given[index] = inputs.new_link(source, target, request.fields)
-            except SfmError as error:
-                _refuse(failed, index, error, partial)
+        if len(requests) <= INLINE_ITEMS:
+            given, failed = _checked(namespace, requests, partial)
+        else:
+            given, failed = await asyncio.to_thread(_checked, namespace, requests, partial)
 
         async def work(session: WriteSession) -> BulkLinks:
             scope = await namespaces.lock(session, namespace)
@@ -94,7 +91,9 @@ class Links:
         """Change weight, properties or valid_to of links, all or none. Raises LinkNotFound, VersionConflict."""
 
         async def work(session: WriteSession) -> list[Link]:
-            scope = await namespaces.lock(session, namespace)
+            scope = await namespaces.lock_existing(session, namespace)
+            if scope is None:
+                raise LinkNotFound(f"no such link in {namespace!r}", namespace=namespace)
 
             async def change() -> list[Link]:
                 return await _change(session, scope, patches)
@@ -113,7 +112,9 @@ class Links:
         """Remove links by id. The ids of those that existed."""
 
         async def work(session: WriteSession) -> list[LinkId]:
-            scope = await namespaces.lock(session, namespace)
+            scope = await namespaces.lock_existing(session, namespace)
+            if scope is None:
+                return []
 
             async def remove() -> list[LinkId]:
                 await links.lock_ids(session, scope.id, namespace, ids)
@@ -130,7 +131,9 @@ class Links:
         """Remove the links from one memory to another, of one type or of any. Raises MemoryNotFound."""
 
         async def work(session: WriteSession) -> list[LinkId]:
-            scope = await namespaces.lock(session, namespace)
+            scope = await namespaces.lock_existing(session, namespace)
+            if scope is None:
+                raise MemoryNotFound(f"no memory with {source} in {namespace!r}", namespace=namespace)
 
             async def remove() -> list[LinkId]:
                 found = await memories.resolve(session, scope.id, [source, target])
@@ -170,6 +173,22 @@ class Links:
             one: cut_page(rows.get(one, []), [encode_cursor(query, [row.id]) for row in rows.get(one, [])], first)
             for one in ids
         }
+
+
+def _checked(
+    namespace: str, requests: Sequence[LinkRequest], partial: bool
+) -> tuple[dict[int, NewLink], dict[int, SfmError]]:
+    """What is asked for and what is refused, by place in the request; about 0.01 ms for each."""
+    given: dict[int, NewLink] = {}
+    failed: dict[int, SfmError] = {}
+    for index, request in enumerate(requests):
+        try:
+            source = inputs.memory_ref(namespace, request.source)
+            target = inputs.memory_ref(namespace, request.target)
+            given[index] = inputs.new_link(source, target, request.fields)
+        except SfmError as error:
+            _refuse(failed, index, error, partial)
+    return given, failed
 
 
 async def _make(

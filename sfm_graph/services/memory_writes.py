@@ -196,15 +196,17 @@ class MemoryWrites:
         """Forget every memory that the filter keeps. Raises TooLarge when there are more than 10,000."""
 
         async def work(session: WriteSession) -> list[MemoryId]:
-            target = await namespaces.lock(session, namespace)
+            target = await namespaces.lock_existing(session, namespace)
+            if target is None:
+                return []
 
             async def forget() -> list[MemoryId]:
                 found = await search.matching_ids(session, target.id, where, validate.MAX_BULK_ITEMS + 1)
                 if len(found) > validate.MAX_BULK_ITEMS:
                     raise TooLarge(f"the filter matches more than {validate.MAX_BULK_ITEMS} memories; narrow it")
                 refs = [MemoryRef(id=MemoryId(one)) for one in found.tolist()]
-                await memories.lock(session, target.id, namespace, refs)
-                return await memories.delete(session, target.id, found.tolist())
+                located = await memories.lock(session, target.id, namespace, refs)
+                return await memories.delete(session, target.id, [one.memory.id for one in located])
 
             return await once(session, target.id, "forget_where", key, forget, list, list)
 
@@ -232,7 +234,9 @@ class MemoryWrites:
         _bounded(refs)
 
         async def work(session: WriteSession) -> list[MemoryId]:
-            target = await namespaces.lock(session, namespace)
+            target = await namespaces.lock_existing(session, namespace)
+            if target is None:
+                return []
 
             async def remove() -> list[MemoryId]:
                 located = await memories.lock(session, target.id, namespace, refs)

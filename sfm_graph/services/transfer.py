@@ -1,13 +1,14 @@
 """Import and export: streams of records into and out of namespaces, in flat memory.
 
 An import runs in batches of up to 1,000 memories and 1,000 links, each kind of a batch one transaction, memories
-first; while one batch is in the database, the next is prepared. A link may name a memory that comes later: what
-is missing an end waits and is tried again once, at the end. Running an import again skips what is stored just so.
+first. Up to three batches are written at a time while the next one is prepared; links wait for every batch before
+theirs, and so does a batch that names a memory of one of those. A link may name a memory that comes later: what misses
+an end is kept and tried again once, at the end. Running an import again skips what is stored just so.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from typing import Any
@@ -33,6 +34,8 @@ BATCH_RECORDS = 1_000
 # in turn, takes.
 MAX_WAITING_BYTES = 16_000_000
 MAX_WAITING_LINKS = 100_000
+# Two that store memories and one that links keep Postgres and Python busy on two cores.
+MAX_WRITING = 3
 MAX_KEPT_FAILURES = 1_000
 # About 3 ms of parsing.
 CHUNK_BYTES = 256 * 1024
@@ -166,6 +169,14 @@ class _Later:
     fields: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """A batch that is being written: keys and coordinates of its memories, and the task that does it."""
+
+    task: "asyncio.Task[None]"
+    names: frozenset[MemoryRef]
+
+
 class _Import:
     """One import."""
 
@@ -180,8 +191,7 @@ class _Import:
         self._waiting: dict[str, _Waiting] = {}
         self._waiting_bytes = 0
         self._later: list[_Later] = []
-        self._writing: asyncio.Task[None] | None = None
-        self._pending: set[MemoryRef] = set()
+        self._writing: deque[_Writing] = deque()
 
     async def all(self, chunks: AsyncIterator[_Chunk]) -> ImportReport:
         """Import everything."""
@@ -195,13 +205,12 @@ class _Import:
                 if self._waiting_bytes >= MAX_WAITING_BYTES:
                     await self._submit_all()
             await self._submit_all()
-            await self._written()
+            await self._written(down_to=0)
             await self._retry()
         finally:
-            if self._writing is not None:
-                self._writing.cancel()
-                with suppress(asyncio.CancelledError, SfmError):
-                    await self._writing
+            for writing in self._writing:
+                writing.task.cancel()
+            await asyncio.gather(*(writing.task for writing in self._writing), return_exceptions=True)
         return self._report
 
     def _take(self, record: Record) -> _Waiting | None:
@@ -229,24 +238,33 @@ class _Import:
             await self._submit(batch)
 
     async def _submit(self, batch: _Waiting) -> None:
-        """Prepare a batch while the one before it is written; then write it in the background."""
+        """Prepare a batch while others are written; then write it in the background."""
+        pending = frozenset[MemoryRef]().union(*(writing.names for writing in self._writing))
         prepared, unchanged = await self._memory_writes.prepare_changed(
-            batch.namespace, [record.fields for record in batch.memories], pending=self._pending
+            batch.namespace, [record.fields for record in batch.memories], pending=pending
         )
         requests = await asyncio.to_thread(_requests, batch.links)
-        await self._written()
-        self._pending = {ref for memory in prepared.given.values() for ref in references(memory)}
-        self._writing = asyncio.create_task(self._write(batch, prepared, unchanged, requests))
+        names = frozenset(ref for memory in prepared.given.values() for ref in references(memory))
+        await self._written(down_to=MAX_WRITING - 1 if names.isdisjoint(pending) else 0)
+        before = self._writing[-1].task if self._writing else None
+        task = asyncio.create_task(self._write(batch, prepared, unchanged, requests, before))
+        self._writing.append(_Writing(task, names))
 
-    async def _written(self) -> None:
-        """Wait for the batch that is being written; raises what it raised."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            await writing
+    async def _written(self, *, down_to: int) -> None:
+        """Wait until so few batches are being written; raises what one of them raised."""
+        while len(self._writing) > down_to:
+            await self._writing[0].task
+            self._writing.popleft()
 
     async def _write(
-        self, batch: _Waiting, prepared: PreparedMemories, unchanged: int, requests: Sequence[LinkRequest]
+        self,
+        batch: _Waiting,
+        prepared: PreparedMemories,
+        unchanged: int,
+        requests: Sequence[LinkRequest],
+        before: "asyncio.Task[None] | None",
     ) -> None:
+        """Write a batch's memories, and when `before` is done its links."""
         stored = await self._memory_writes.store_prepared(
             batch.namespace, prepared, partial=True, skip_unchanged=True
         )
@@ -255,14 +273,19 @@ class _Import:
             self._report.memories.add(memory.operation)
         for failed in stored.failed:
             self._report.fail(batch.memories[failed.index].line, failed.code, failed.message)
+        if before is not None:
+            await before
+        await self._write_links(batch, requests)
+        if self._on_progress is not None:
+            self._on_progress(self._report)
+
+    async def _write_links(self, batch: _Waiting, requests: Sequence[LinkRequest]) -> None:
         for failed in await self._link(batch.namespace, requests):
             record = batch.links[failed.index]
             if failed.code == MemoryNotFound.code and len(self._later) < MAX_WAITING_LINKS:
                 self._later.append(_Later(batch.namespace, record.line, orjson.dumps(record.fields)))
             else:
                 self._report.fail(record.line, failed.code, failed.message)
-        if self._on_progress is not None:
-            self._on_progress(self._report)
 
     async def _link(self, namespace: str, requests: Sequence[LinkRequest]) -> Sequence[FailedItem]:
         if not requests:

@@ -40,8 +40,8 @@ class Traversal:
     ) -> Neighbourhood:
         """Memories within `hops` links, each once, by hops, then link id; the start is not its own neighbour.
 
-        `where` and `after` (hops and link id of the last one seen) filter what is returned, not what is walked through.
-        Raises MemoryNotFound.
+        `where` and `after` (the hops and link id of the last one seen) filter what is returned, not what is walked
+        through. Raises MemoryNotFound.
         """
         walker = await _Walker.open(view, namespace, walk)
         start = await walker.resolve(ref)

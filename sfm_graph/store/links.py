@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -116,8 +117,10 @@ async def between(
 
 async def by_ids(session: Session, namespace_id: int, namespace: str, ids: Iterable[int]) -> dict[LinkId, Link]:
     """Links by id; unknown ids are missing from the answer."""
-    rows = await session.rows("link_by_ids", namespace_id=namespace_id, ids=list(ids))
-    return {row[0]: link_from_row(namespace, row) for row in rows}
+    found = await session.mapped(
+        "link_by_ids", partial(link_from_row, namespace), namespace_id=namespace_id, ids=list(ids)
+    )
+    return {link.id: link for link in found}
 
 
 async def of_memories(
@@ -158,10 +161,10 @@ async def among(
     limit: int,
 ) -> list[Link]:
     """Links valid now with both ends among the memories, by id, at most `limit`."""
-    rows = await session.rows(
-        "links_among", namespace_id=namespace_id, ids=list(ids), types=list(types) or None, limit=limit
-    )
-    return [link_from_row(namespace, row) for row in rows]
+    return await session.mapped(
+        "links_among", partial(link_from_row, namespace),
+        namespace_id=namespace_id, ids=list(ids), types=list(types) or None, limit=limit,
+    )  # fmt: skip
 
 
 def _walk(walk: WalkFilter) -> dict[str, Any]:

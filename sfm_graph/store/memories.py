@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -87,8 +88,10 @@ async def find(
 
 async def by_ids(session: Session, namespace_id: int, namespace: str, ids: Iterable[int]) -> dict[MemoryId, Memory]:
     """Memories by id; unknown ids are missing from the answer."""
-    rows = await session.rows("memory_by_ids", namespace_id=namespace_id, ids=list(ids))
-    return {row[0]: memory_from_row(namespace, row) for row in rows}
+    found = await session.mapped(
+        "memory_by_ids", partial(memory_from_row, namespace), namespace_id=namespace_id, ids=list(ids)
+    )
+    return {memory.id: memory for memory in found}
 
 
 async def digests(

@@ -27,11 +27,17 @@ async def by_name(session: Session, name: str) -> Namespace | None:
 
 async def lock(session: WriteSession, name: str) -> Namespace:
     """The namespace to write to, made if there is none, held against deletion."""
-    row = await session.row("namespace_lock", name=name)
-    if row is None:
+    found = await lock_existing(session, name)
+    if found is None:
         await session.run("namespace_create", name=name, settings=_json(NamespaceSettings()))
-        row = await session.one("namespace_lock", name=name)
-    return _namespace(row)
+        found = _namespace(await session.one("namespace_lock", name=name))
+    return found
+
+
+async def lock_existing(session: WriteSession, name: str) -> Namespace | None:
+    """The namespace to take something out of, held against deletion; None where there is nothing to take."""
+    row = await session.row("namespace_lock", name=name)
+    return _namespace(row) if row else None
 
 
 async def page(session: Session, after: str, limit: int) -> list[Namespace]:
@@ -63,7 +69,10 @@ async def counts(session: Session, namespace: Namespace) -> NamespaceCounts:
     """Memories by kind and links by type (the 1,000 most frequent)."""
     memories = await session.rows("memory_counts", namespace_id=namespace.id)
     links = await session.rows("link_counts", namespace_id=namespace.id)
-    return NamespaceCounts({row[0]: row[1] for row in memories}, {row[0]: row[1] for row in links})
+    vectors, indexed = (0, 0)
+    if namespace.model is not None:
+        vectors, indexed = await session.one("vector_counts", namespace_id=namespace.id, model_id=namespace.model.id)
+    return NamespaceCounts({row[0]: row[1] for row in memories}, {row[0]: row[1] for row in links}, vectors, indexed)
 
 
 async def delete(session: WriteSession, name: str) -> tuple[int, list[str]]:

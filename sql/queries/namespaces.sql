@@ -69,6 +69,14 @@ delete from namespaces where id = %(namespace_id)s;
 -- Memories by kind.
 select kind, count(*) from memories where namespace_id = %(namespace_id)s group by kind order by kind;
 
+-- name: vector_counts
+-- Vectors of the namespace's model, and those that an HNSW index covers.
+select count(*), count(*) filter (where exists (
+    select from vector_indexes v
+    where v.namespace_id = %(namespace_id)s and v.model_id = %(model_id)s and v.ready
+      and e.id between v.first_id and v.last_id))
+from embeddings e where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s;
+
 -- name: link_counts
 -- Links by type, the most frequent first.
 select type, count(*) from links where namespace_id = %(namespace_id)s

@@ -1,12 +1,15 @@
 """Keyset connections: pages with a cursor on each edge."""
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 
 from sfm_graph.api.gql import types
 from sfm_graph.api.gql.context import Context
-from sfm_graph.domain import link, memory, page, recall, walk
+from sfm_graph.domain import recall, walk
+from sfm_graph.domain.link import Link as DomainLink
+from sfm_graph.domain.memory import Memory as DomainMemory
+from sfm_graph.domain.page import Page
 from sfm_graph.domain.recall import Leg
 
 if TYPE_CHECKING:
@@ -16,8 +19,8 @@ LazyMemory = Annotated["Memory", strawberry.lazy("sfm_graph.api.gql.types")]
 LazyLink = Annotated["Link", strawberry.lazy("sfm_graph.api.gql.types")]
 
 
-def _cursor() -> str:
-    return strawberry.field(description="The place of this edge: give it as `after` to go on behind it.")  # type: ignore[no-any-return]
+def _cursor() -> Any:
+    return strawberry.field(description="The place of this edge: give it as `after` to go on behind it.")
 
 
 @strawberry.type(description="Where a page stands in its listing.")
@@ -30,7 +33,7 @@ class PageInfo:
     start_cursor: str | None = strawberry.field(description="The cursor of the first edge.")
 
     @classmethod
-    def of(cls, found: page.Page[object], after: str | None) -> Self:
+    def of(cls, found: Page[Any], after: str | None) -> Self:
         """The information of a page that was asked for behind `after`."""
         first = found.cursors[0] if found.cursors else None
         return cls(
@@ -55,7 +58,7 @@ class MemoryConnection:
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
 
     @classmethod
-    async def of(cls, context: Context, found: page.Page[memory.Memory], after: str | None) -> Self:
+    async def of(cls, context: Context, found: Page[DomainMemory], after: str | None) -> Self:
         """The connection of a page."""
         await context.spend(len(found.items))
         edges = [
@@ -81,7 +84,7 @@ class LinkConnection:
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
 
     @classmethod
-    async def of(cls, context: Context, found: page.Page[link.Link], after: str | None) -> Self:
+    async def of(cls, context: Context, found: Page[DomainLink], after: str | None) -> Self:
         """The connection of a page."""
         await context.spend(len(found.items))
         edges = [
@@ -109,7 +112,7 @@ class NeighborConnection:
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
 
     @classmethod
-    async def of(cls, context: Context, found: page.Page[walk.Neighbour], after: str | None) -> Self:
+    async def of(cls, context: Context, found: Page[walk.Neighbour], after: str | None) -> Self:
         """The connection of a page."""
         await context.spend(len(found.items))
         edges = [
@@ -168,7 +171,7 @@ class RecallConnection:
             )
             for hit in hits
         ]
-        return cls(edges=edges, page_info=PageInfo.of(page.Page((), (), False), None))
+        return cls(edges=edges, page_info=PageInfo.of(Page((), (), False), None))
 
 
 def _explanation(hit: recall.Hit) -> Explanation:

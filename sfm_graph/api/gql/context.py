@@ -27,9 +27,9 @@ MAX_NODES = 20_000
 # A recall, a walk or a listing counts as much as 100 memories, so a request makes at most 200 of them.
 SEARCH_NODES = 100
 # Completing so many nodes takes about 5 ms; then other requests have a turn.
-NODES_PER_TURN = 200
+NODES_PER_TURN = 100
 # Futures of one batch wake their resolvers in one turn of the loop.
-LOADER_BATCH = 200
+LOADER_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)

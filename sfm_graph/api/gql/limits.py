@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from strawberry.extensions import SchemaExtension
+
 from graphql import (
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    GraphQLError,
     GraphQLInputObjectType,
     GraphQLList,
     GraphQLNonNull,
@@ -23,8 +26,6 @@ from graphql import (
     SelectionSetNode,
     type_from_ast,
 )
-from strawberry.extensions import SchemaExtension
-
 from sfm_graph.errors import QueryTooComplex, TooLarge
 
 MAX_QUERY_CHARS = 100_000
@@ -49,10 +50,16 @@ class RequestLimits(SchemaExtension):
         if text is not None and len(text) > MAX_QUERY_CHARS:
             raise QueryTooComplex(f"the document is longer than {MAX_QUERY_CHARS} characters; use variables")
         yield
-        if self.execution_context.graphql_document is not None:
-            excess = excess_of(self.execution_context.graphql_document)
-            if excess:
-                raise QueryTooComplex(excess)
+        document = self.execution_context.graphql_document
+        if document is None:
+            return
+        excess = excess_of(document)
+        if excess:
+            raise QueryTooComplex(excess)
+        # Strawberry would run the first one.
+        operations = sum(isinstance(node, OperationDefinitionNode) for node in document.definitions)
+        if operations > 1 and not self.execution_context._provided_operation_name:
+            raise GraphQLError("the document has several operations; operationName must say which")
 
     def on_execute(self) -> Iterator[None]:
         """Bound the variables before they are coerced."""

@@ -1,18 +1,74 @@
 """What several fields read: a page, a ranking or a path, counted against the request's bounds."""
 
+import asyncio
+import math
 from collections.abc import Sequence
 
 from sfm_graph.api.gql import connections, types, walks
 from sfm_graph.api.gql.context import SEARCH_NODES, Context, LinksOf
+from sfm_graph.api.gql.inputs import MemoryOrder, RecallWeights
+from sfm_graph.api.gql.inputs import MemoryRef as RefInput
 from sfm_graph.api.gql.where import MemoryWhere, where_of
-from sfm_graph.domain import inputs, validate
-from sfm_graph.domain.identity import MemoryId, MemoryRef
+from sfm_graph.domain import identity, inputs, validate
+from sfm_graph.domain import recall as recall_domain
+from sfm_graph.domain.identity import Entity, LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.link import Direction
-from sfm_graph.domain.memory import Memory
-from sfm_graph.domain.page import Page, decode_cursor, encode_cursor, fingerprint, page_size
+from sfm_graph.domain.memory import Memory, MemoryKind
+from sfm_graph.domain.page import MAX_PAGE, OrderBy, Page, decode_cursor, encode_cursor, fingerprint, page_size
 from sfm_graph.domain.recall import RecallQuery
-from sfm_graph.domain.walk import MAX_HOPS, MAX_PATH_HOPS, WalkFilter
-from sfm_graph.errors import InvalidCursor, MemoryNotFound
+from sfm_graph.domain.walk import MAX_HOPS, MAX_PATH_HOPS, MAX_WALK_RESULTS, WalkFilter
+from sfm_graph.errors import InvalidCursor, InvalidInput, MemoryNotFound, TooLarge
+
+
+async def nodes(context: Context, ids: Sequence[str]) -> "list[types.Node | None]":
+    """Memories and links by global id, in order. Raises InvalidInput for what is none, TooLarge for more than 100."""
+    if len(ids) > MAX_PAGE:
+        raise TooLarge(f"{len(ids)} ids; at most {MAX_PAGE} are looked up at once")
+    named = [identity.decode_global_id(validate.text(one, "id", max_chars=1_000)) for one in ids]
+    await context.spend(len(ids))
+    return list(await asyncio.gather(*(_node(context, *one) for one in named)))
+
+
+async def _node(context: Context, entity: Entity, namespace: str, row: int) -> "types.Node | None":
+    # The one place where a namespace comes out of an id: what the principal may see is checked here.
+    validate.namespace(namespace)
+    if entity is Entity.MEMORY:
+        memory = await context.memories.load((namespace, MemoryId(row)))
+        return types.Memory.from_domain(memory) if memory else None
+    link = await context.links.load((namespace, LinkId(row)))
+    return types.Link.from_domain(link) if link else None
+
+
+async def memory(context: Context, namespace: str, ref: RefInput) -> "types.Memory | None":
+    """One memory by reference, or None; also for an id of another namespace."""
+    try:
+        named = ref.within(namespace)
+    except MemoryNotFound:
+        return None
+    await context.spend(1)
+    async with context.reading() as view:
+        found = (await context.services.memory_reads.find_many(view, namespace, [named]))[0]
+    return types.Memory.from_domain(found) if found else None
+
+
+async def memories(
+    context: Context,
+    namespace: str,
+    where: MemoryWhere | None,
+    order: MemoryOrder | None,
+    first: int,
+    after: str | None,
+) -> "connections.MemoryConnection":
+    """A page of the memories that a filter keeps."""
+    validate.namespace(namespace)
+    kept, size = where_of(where), page_size(first)
+    by = OrderBy(order.field, order.descending) if order else OrderBy()
+    await context.spend(SEARCH_NODES)
+    async with context.reading() as view:
+        page = await context.services.memory_reads.list(
+            view, namespace, where=kept, order=by, first=size, after=after
+        )
+    return await connections.MemoryConnection.of(context, page, after)
 
 
 async def end_of_link(context: Context, namespace: str, row: MemoryId) -> Memory:
@@ -74,10 +130,36 @@ def _place(place: Sequence[object] | None) -> tuple[int, int] | None:
     return hops, link
 
 
+def recall_query(
+    text: str,
+    first: int,
+    kinds: Sequence[MemoryKind] | None,
+    where: MemoryWhere | None,
+    weights: RecallWeights | None,
+    embedding: object,
+) -> RecallQuery:
+    """A validated recall. Raises InvalidInput."""
+    return RecallQuery(
+        text=validate.text(text, "query", max_chars=validate.MAX_QUERY_CHARS),
+        first=page_size(first),
+        kinds=tuple(dict.fromkeys(kinds or ())),
+        where=where_of(where),
+        weights=_weights(weights) if weights else recall_domain.RecallWeights(),
+        embedding=None if embedding is None else validate.embedding(embedding),
+    )
+
+
+def _weights(given: RecallWeights) -> recall_domain.RecallWeights:
+    if min(given.dense, given.lexical) < 0 or not 0 < given.dense + given.lexical < math.inf:
+        raise InvalidInput("weights must be >= 0, and one of them more", field="weights")
+    return recall_domain.RecallWeights(given.dense, given.lexical)
+
+
 async def recall(
     context: Context, namespace: str, query: RecallQuery, *, explain: bool
 ) -> "connections.RecallConnection":
     """The hits of a recall."""
+    validate.namespace(namespace)
     await context.spend(SEARCH_NODES)
     async with context.reading() as view:
         found = await context.services.recalls.recall(view, namespace, query)
@@ -113,3 +195,25 @@ async def path(
             view, namespace, *ends, walk, weighted=weighted, max_hops=max_hops
         )
     return walks.Path.from_domain(found) if found else None
+
+
+async def subgraph(
+    context: Context,
+    namespace: str,
+    start: Sequence[RefInput],
+    direction: Direction,
+    link_types: Sequence[str] | None,
+    depth: int,
+    limit: int,
+) -> "walks.Subgraph":
+    """What lies around some memories."""
+    if not 1 <= len(start) <= MAX_PAGE:
+        raise InvalidInput(f"a walk starts from 1 to {MAX_PAGE} memories", field="start")
+    refs = [one.within(namespace) for one in start]
+    walk = WalkFilter(direction, inputs.link_types(link_types))
+    validate.integer(depth, "depth", low=0, high=MAX_HOPS)
+    validate.integer(limit, "limit", low=1, high=MAX_WALK_RESULTS)
+    await context.spend(SEARCH_NODES)
+    async with context.reading() as view:
+        found = await context.services.traversal.subgraph(view, namespace, refs, walk, depth=depth, limit=limit)
+    return walks.Subgraph.from_domain(found)

@@ -1,30 +1,33 @@
 """Scalars and enums of the schema, and the arguments that many fields share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any, NewType, TypeVar
 
 import strawberry
-from graphql import GraphQLError
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition
 
+from graphql import GraphQLError
 from sfm_graph.domain import validate
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind, WriteOperation
 from sfm_graph.domain.page import OrderField
 from sfm_graph.domain.recall import Leg
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 Vector = NewType("Vector", object)
 MemoryItem = NewType("MemoryItem", dict[str, object])
 LinkItem = NewType("LinkItem", dict[str, object])
 
 strawberry.enum(
-    MemoryKind, description="EPISODIC: something that happened. SEMANTIC: something known. ENTITY: someone or something."
+    MemoryKind,
+    description="EPISODIC: something that happened. SEMANTIC: something known. ENTITY: someone or something.",
 )
 strawberry.enum(Direction, description="Which links of a memory count: from it, to it, or either way.")
-strawberry.enum(OrderField, description="What a listing is ordered by; ties by id. KEY lists only memories that have one.")
-strawberry.enum(WriteOperation, description="What a write did. UNCHANGED: it would have replaced something by itself.")
+strawberry.enum(OrderField, description="What a listing is ordered by. KEY lists only the memories that have one.")
+strawberry.enum(WriteOperation, description="What a write did. UNCHANGED: nothing would have been different.")
 strawberry.enum(Leg, description="One way to find candidates. DENSE: by vectors. LEXICAL: by words (BM25).")
 
 
@@ -59,6 +62,12 @@ SCALARS: dict[object, ScalarDefinition] = {
     MemoryItem: _item("MemoryItem", "StoreMemoryInput, without namespace and idempotencyKey"),
     LinkItem: _item("LinkItem", "LinkInput, without namespace and idempotencyKey"),
 }
+
+
+def resolver(description: str) -> Callable[[F], F]:
+    """Make a method a field of the schema."""
+    decorate: Callable[[F], F] = strawberry.field(description=description)
+    return decorate
 
 
 def _argument(description: str) -> Any:

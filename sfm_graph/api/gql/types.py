@@ -21,6 +21,7 @@ from sfm_graph.api.gql.scalars import (
     MaxHopsArg,
     TypesArg,
     WeightedArg,
+    resolver,
 )
 from sfm_graph.api.gql.where import WhereArg
 from sfm_graph.domain import link, memory
@@ -70,33 +71,31 @@ class Memory(Node):
         return cls(
             id=strawberry.ID(one.global_id), row=one.id, namespace=one.namespace, key=one.key,
             coordinate=list(one.coordinate), kind=one.kind, title=one.title, content=one.content,
-            payload=one.payload, importance=one.importance, version=one.version, created_at=one.created_at,
+            payload=JSON(one.payload), importance=one.importance, version=one.version, created_at=one.created_at,
             updated_at=one.updated_at, valid_from=one.valid_from, valid_to=one.valid_to,
         )  # fmt: skip
 
-    @strawberry.field(description="The links from and to it, by id.")
+    @resolver("The links from and to it, by id.")
     async def links(
         self, info: GraphInfo, direction: DirectionArg = Direction.BOTH, types: TypesArg = None,
         first: FirstArg = 20, after: AfterArg = None,
     ) -> Annotated["LinkConnection", _connections]:  # fmt: skip
         return await reads.links(info.context, self, direction, types, first, after)
 
-    @strawberry.field(description="The memories around it, by hops, then by the id of the link that reached them.")
+    @resolver("The memories around it, by hops, then by the id of the link that reached them.")
     async def neighbors(
         self, info: GraphInfo, hops: HopsArg = 1, direction: DirectionArg = Direction.BOTH, types: TypesArg = None,
         where: WhereArg = None, first: FirstArg = 20, after: AfterArg = None,
     ) -> Annotated["NeighborConnection", _connections]:  # fmt: skip
         return await reads.neighbors(
-            info.context, self.namespace, DomainRef(self.row), direction, types, where, hops, first, after
+            info.context, self.namespace, DomainRef(id=self.row), direction, types, where, hops, first, after
         )
 
-    @strawberry.field(description="The memories that its own title and content recall, itself left out.")
-    async def similar(
-        self, info: GraphInfo, first: FirstArg = 10
-    ) -> Annotated["RecallConnection", _connections]:
+    @resolver("The memories that its own title and content recall, itself left out.")
+    async def similar(self, info: GraphInfo, first: FirstArg = 10) -> Annotated["RecallConnection", _connections]:
         return await reads.similar(info.context, self, first)
 
-    @strawberry.field(description="The shortest path from it to another memory; null when there is none.")
+    @resolver("The shortest path from it to another memory; null when there is none.")
     async def path_to(
         self,
         info: GraphInfo,
@@ -106,7 +105,7 @@ class Memory(Node):
         weighted: WeightedArg = False,
         max_hops: MaxHopsArg = MAX_PATH_HOPS,
     ) -> Annotated["Path", _walks] | None:
-        ends = DomainRef(self.row), ref.within(self.namespace)
+        ends = DomainRef(id=self.row), ref.within(self.namespace)
         return await reads.path(info.context, self.namespace, ends, direction, types, weighted, max_hops)
 
 
@@ -131,15 +130,15 @@ class Link(Node):
         """The GraphQL form of a stored link."""
         return cls(
             id=strawberry.ID(one.global_id), namespace=one.namespace, source_row=one.source_id,
-            target_row=one.target_id, type=one.type, weight=one.weight, properties=one.properties,
+            target_row=one.target_id, type=one.type, weight=one.weight, properties=JSON(one.properties),
             version=one.version, created_at=one.created_at, updated_at=one.updated_at, valid_from=one.valid_from,
             valid_to=one.valid_to,
         )  # fmt: skip
 
-    @strawberry.field(description="The memory that it leads from.")
+    @resolver("The memory that it leads from.")
     async def source(self, info: GraphInfo) -> Memory:
         return Memory.from_domain(await reads.end_of_link(info.context, self.namespace, self.source_row))
 
-    @strawberry.field(description="The memory that it leads to.")
+    @resolver("The memory that it leads to.")
     async def target(self, info: GraphInfo) -> Memory:
         return Memory.from_domain(await reads.end_of_link(info.context, self.namespace, self.target_row))

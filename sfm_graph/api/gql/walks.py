@@ -1,14 +1,15 @@
 """Subgraphs and paths."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 
 import strawberry
 from strawberry.scalars import JSON
 
 from sfm_graph.api.gql import types
 from sfm_graph.api.gql.context import NODES_PER_TURN, GraphInfo
+from sfm_graph.api.gql.scalars import resolver
 from sfm_graph.domain import walk
 from sfm_graph.domain.link import Link as DomainLink
 from sfm_graph.domain.memory import Memory as DomainMemory
@@ -16,6 +17,8 @@ from sfm_graph.domain.memory import Memory as DomainMemory
 if TYPE_CHECKING:
     from sfm_graph.api.gql.types import Link, Memory
 
+T = TypeVar("T")
+U = TypeVar("U")
 LazyMemory = Annotated["Memory", strawberry.lazy("sfm_graph.api.gql.types")]
 LazyLink = Annotated["Link", strawberry.lazy("sfm_graph.api.gql.types")]
 
@@ -50,36 +53,37 @@ class Subgraph:
         """The GraphQL form of a subgraph."""
         return cls(found=found, truncated=found.truncated)
 
-    @strawberry.field(description="The memories, by age.")
+    @resolver("The memories, by age.")
     async def nodes(self, info: GraphInfo) -> list[LazyMemory]:
         await info.context.spend(len(self.found.memories))
         return in_turns(self.found.memories, types.Memory.from_domain)
 
-    @strawberry.field(description="Every link between the memories, by age.")
+    @resolver("Every link between the memories, by age.")
     async def links(self, info: GraphInfo) -> list[LazyLink]:
         await info.context.spend(len(self.found.links))
         return in_turns(self.found.links, types.Link.from_domain)
 
-    @strawberry.field(
-        description="The same as columns, several times quicker for large graphs. `nodes`: id, key, kind, title, "
+    @resolver(
+        "The same as columns, several times quicker for large graphs. `nodes`: id, key, kind, title, "
         "importance. `links`: id, source and target (places in the columns of `nodes`), type, weight."
     )
     async def compact(self) -> JSON:
         return JSON(await asyncio.to_thread(_columns, self.found.memories, self.found.links))
 
 
-def in_turns(items: Sequence[Any], convert: Any) -> Any:
+def in_turns(items: Sequence[T], convert: Callable[[T], U]) -> list[U]:
     """The converted items: a list, or for many an iterator that lets other requests run in between."""
     if len(items) <= NODES_PER_TURN:
         return [convert(one) for one in items]
 
-    async def all_of_them() -> AsyncIterator[Any]:
+    async def all_of_them() -> AsyncIterator[U]:
         for place, one in enumerate(items):
             if place % NODES_PER_TURN == 0:
                 await asyncio.sleep(0)
             yield convert(one)
 
-    return all_of_them()
+    # GraphQL takes either for a list; Strawberry knows only the list by name.
+    return cast(list[U], all_of_them())
 
 
 def _columns(memories: Sequence[DomainMemory], links: Sequence[DomainLink]) -> dict[str, Any]:

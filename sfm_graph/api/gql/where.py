@@ -55,7 +55,7 @@ class TimeFilter:
     lte: datetime | None = _field("At or before.")
 
 
-@strawberry.input(description="A box of coordinates, its borders included; only coordinates with as many axes are in it.")
+@strawberry.input(description="A box, its borders included, of coordinates with as many axes.")
 class CoordinateBox:
     """Two corners."""
 
@@ -63,8 +63,9 @@ class CoordinateBox:
     max: list[float] = strawberry.field(description="The greatest value on each axis.")
 
 
-@strawberry.input(description="Compares the payload's value at a path. The order (gt, gte, lt, lte) needs the path to be "
-    "declared in the namespace's settings.")  # fmt: skip
+@strawberry.input(
+    description="Compares the payload's value at a path. For gt, gte, lt and lte the namespace must declare the path."
+)
 class PayloadFilter:
     """Operators on a payload path."""
 

@@ -175,6 +175,7 @@ def statistics_json(statistics: NamespaceStatistics) -> Json:
     counts: Mapping[str, Any] = {
         "memories": statistics.counts.memories_by_kind,
         "links": statistics.counts.links_by_type,
+        "vectors": {"total": statistics.counts.vectors, "indexed": statistics.counts.indexed_vectors},
         "hot_bytes": statistics.hot_bytes,
     }
     return {**namespace_json(statistics.namespace), **counts}

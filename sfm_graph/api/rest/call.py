@@ -1,4 +1,4 @@
-"""What a request asks: its namespace and its fields, from the body or from the query, checked against the route's schema."""
+"""What a request asks: its namespace and its fields, from the body or the query, by the route's schema."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,12 +49,16 @@ class Call:
             raise InvalidInput(f"{field} must be true or false", field=field)
         return value
 
-    def ref(self, field: str) -> MemoryRef:
-        """A required reference to a memory."""
+    def raw_ref(self, field: str) -> object:
+        """A required reference to a memory, unread."""
         value = self.get(field)
         if value is None:
             raise InvalidCoordinate(f"{field} is required: a coordinate, or the memory's id or key", field=field)
-        return inputs.memory_ref(self.namespace, value)
+        return value
+
+    def ref(self, field: str) -> MemoryRef:
+        """A required reference to a memory."""
+        return inputs.memory_ref(self.namespace, self.raw_ref(field))
 
     def refs(self, field: str, *, most: int = validate.MAX_BULK_ITEMS) -> list[MemoryRef]:
         """A required list of at most `most` references."""

@@ -71,7 +71,7 @@ COMPONENTS: Properties = {
     ),
     "Model": answer(name=string(), revision=string(), dimension=integer(1, 4_000)),
     "Namespace": answer(**_NAMESPACE),
-    "NamespaceStatistics": answer(**_NAMESPACE, memories=_COUNTS, links=_COUNTS, hot_bytes=_COUNT),
+    "NamespaceStatistics": answer(**_NAMESPACE, memories=_COUNTS, links=_COUNTS, vectors=_COUNTS, hot_bytes=_COUNT),
 }
 
 MEMORY = _MEMORY

@@ -3,12 +3,13 @@
 from typing import Any
 
 from sfm_graph.api.problems import MEDIA_TYPE
-from sfm_graph.api.rest.schemas import REF_TEXT, Properties, Schema, component, string
+from sfm_graph.api.rest.schemas import NAME, REF_TEXT, Properties, Schema, component, string
 from sfm_graph.domain import validate
 
+_PROBLEM = {MEDIA_TYPE: {"schema": component("Problem")}}
 _PROBLEMS = {
-    "4XX": {"description": "A problem of the request"},
-    "5XX": {"description": "A problem of the service; 503 says when to try again"},
+    "4XX": {"description": "A problem of the request", "content": _PROBLEM},
+    "5XX": {"description": "A problem of the service; 503 says when to try again", "content": _PROBLEM},
 }
 _JSON = "application/json"
 _PATH_PARAMETERS: Properties = {
@@ -16,7 +17,7 @@ _PATH_PARAMETERS: Properties = {
     "name": string("The namespace", least=1, most=validate.MAX_NAMESPACE_CHARS, pattern=r"^[a-z0-9_-]+$"),
 }
 _HEADERS = {
-    "Idempotency-Key": string("The same key and body again within 24 hours gets the first answer", most=256),
+    "Idempotency-Key": string("The same key and body again within 24 hours gets the first answer", most=256, **NAME),
     "If-Match": string("The version that must be stored, else 409", pattern=r'^"[0-9]{1,9}"$'),
 }
 
@@ -31,12 +32,14 @@ def documented(
     headers: tuple[str, ...] = (),
     status: tuple[int, ...] = (200,),
     required: tuple[str, ...] = (),
-    lines: bool = False,
+    takes: str = _JSON,
+    answers: str = _JSON,
 ) -> dict[str, Any]:
     """Keyword arguments for a router's decorator.
 
     body, query: the schemas that the route checks names against; `required` of `query`. path: the path's parameter.
-    headers: from Idempotency-Key and If-Match. status: with which the answer comes. lines: the body is NDJSON.
+    headers: from Idempotency-Key and If-Match. status: with which the answer comes.
+    takes, answers: media types.
     """
     extra: dict[str, Any] = {
         "parameters": [
@@ -45,13 +48,12 @@ def documented(
             *(_parameter("header", name, _HEADERS[name], required=False) for name in headers),
         ],
         "responses": {
-            **{str(one): {"description": summary, "content": {_JSON: {"schema": answer}}} for one in status},
-            **{one: {**text, "content": {MEDIA_TYPE: {"schema": component("Problem")}}} for one, text in _PROBLEMS.items()},
+            **{str(one): {"description": summary, "content": {answers: {"schema": answer}}} for one in status},
+            **_PROBLEMS,
         },
     }
     if body is not None:
-        media = "application/x-ndjson" if lines else _JSON
-        extra["requestBody"] = {"required": True, "content": {media: {"schema": body}}}
+        extra["requestBody"] = {"required": True, "content": {takes: {"schema": body}}}
     return {"summary": summary, "openapi_extra": extra}
 
 

@@ -22,7 +22,7 @@ _LINK = documented(
 async def link(request: Request) -> Response:
     """201 when it is new, 200 when it was updated."""
     call = await body_call(request, schemas.LINK)
-    source, target = (call.ref(end) for end in _ENDS)
+    source, target = (call.raw_ref(end) for end in _ENDS)
     fields = {name: value for name, value in call.fields.items() if name not in _ENDS}
     return linked_answer(await call.services.links.link(call.namespace, source, target, fields, key=call.key()))
 
@@ -45,7 +45,9 @@ async def unlink(request: Request) -> Response:
 async def _unlinked(call: Call) -> list[LinkId]:
     links = call.services.links
     if call.get("id") is not None:
-        return await links.unlink_many(call.namespace, [inputs.link_id(call.namespace, call.get("id"))], key=call.key())
+        return await links.unlink_many(
+            call.namespace, [inputs.link_id(call.namespace, call.get("id"))], key=call.key()
+        )
     type_ = None if call.get("type") is None else inputs.link_type(call.get("type"))
     source, target = (call.ref(end) for end in _ENDS)
     return await links.unlink_between(call.namespace, source, target, type_, key=call.key())

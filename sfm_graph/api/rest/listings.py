@@ -30,9 +30,7 @@ async def list_memories(request: Request) -> Response:
 
 @router.get(
     "/range",
-    **documented(
-        "Memories in a coordinate box", components.LISTED, query=schemas.RANGE, required=("min", "max")
-    ),
+    **documented("Memories in a coordinate box", components.LISTED, query=schemas.RANGE, required=("min", "max")),
 )
 async def in_range(request: Request) -> Response:
     """In coordinate order; only coordinates with as many axes as the bounds."""

@@ -20,7 +20,7 @@ async def list_namespaces(request: Request) -> Response:
 
 
 @router.get(
-    "/namespaces/{name}",
+    "/namespaces/{name:path}",
     **documented("What is in a namespace", components.STATISTICS, path="name", query=schemas.NAMESPACE_ONLY),
 )
 async def get_namespace(request: Request) -> Response:
@@ -32,7 +32,7 @@ async def get_namespace(request: Request) -> Response:
 
 
 @router.put(
-    "/namespaces/{name}",
+    "/namespaces/{name:path}",
     **documented(
         "Make a namespace, or change its settings", components.NAMESPACE, path="name", body=schemas.NAMESPACE_PUT
     ),
@@ -47,7 +47,7 @@ async def put_namespace(request: Request) -> Response:
 
 
 @router.delete(
-    "/namespaces/{name}",
+    "/namespaces/{name:path}",
     **documented(
         "Delete a namespace with all that is in it",
         components.DELETED, path="name", query=schemas.NAMESPACE_DELETE, required=("confirm",),

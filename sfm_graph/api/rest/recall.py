@@ -100,7 +100,9 @@ def _context(value: object) -> RecallContext:
     known = schemas.CONTEXT["properties"]
     if not isinstance(value, Mapping) or value.keys() - known.keys():
         raise InvalidInput(f"context is an object with {', '.join(known)}", field="context")
-    text, places = value.get("text"), value.get("coordinates") or []
+    text, places = value.get("text"), value.get("coordinates")
+    if places is None:
+        places = []
     if not isinstance(places, list) or len(places) > MAX_RECENT_COORDINATES:
         raise InvalidInput(f"coordinates is a list of at most {MAX_RECENT_COORDINATES}", field="context")
     return RecallContext(
@@ -114,7 +116,7 @@ def _queries(call: Call) -> list[RecallQuery]:
     shared = {field: value for field, value in call.fields.items() if field != "queries"}
     queries: list[RecallQuery] = []
     for index, one in enumerate(call.items("queries", most=schemas.MAX_BATCH_QUERIES)):
-        own: Mapping[str, Any] = {"query": one} if isinstance(one, str) else one
+        own: Any = {"query": one} if isinstance(one, str) else one
         if not isinstance(own, Mapping) or own.keys() - schemas.QUERY.keys():
             raise InvalidInput("a query is a string, or an object as of /recall", field="queries", index=index)
         queries.append(_query(Call(call.services, call.namespace, {**shared, **own})))

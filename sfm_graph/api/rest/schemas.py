@@ -39,9 +39,7 @@ def flag(description: str, *, default: bool = False) -> Schema:
 
 def many(items: Schema, description: str = "", *, most: int | None = None, least: int | None = None) -> Schema:
     """A list."""
-    return _clean(
-        {"type": "array", "items": items, "description": description, "minItems": least, "maxItems": most}
-    )
+    return _clean({"type": "array", "items": items, "description": description, "minItems": least, "maxItems": most})
 
 
 def body(properties: Properties, *required: str, **more: Any) -> Schema:
@@ -73,7 +71,7 @@ def _clean(schema: Schema) -> Schema:
 NAME = {"pattern": r"^[!-~]([ -~]*[!-~])?$"}
 NAMESPACE = string(
     "The isolation border; comes to be with its first write",
-    least=1, most=validate.MAX_NAMESPACE_CHARS, default="default", pattern=r"^[!-.0-~]([ -.0-~]*[!-.0-~])?$",
+    least=1, most=validate.MAX_NAMESPACE_CHARS, default="default", **NAME,
 )  # fmt: skip
 NAMESPACE_ONLY: Properties = {"namespace": NAMESPACE}
 
@@ -81,6 +79,7 @@ FLOAT: Schema = {"type": "number"}
 OBJECT: Schema = {"type": "object"}
 TIME = string("ISO 8601; UTC without an offset", format="date-time")
 KIND = string("", enum=[kind.value for kind in MemoryKind])
+COORDINATE_TEXT = {"pattern": r"^-?[0-9]+(\.[0-9]+)?(,-?[0-9]+(\.[0-9]+)?)*$"}
 COORDINATE = many(FLOAT, least=1, most=validate.MAX_COORDINATE_AXES)
 KEY = string("The caller's own id, unique in the namespace", least=1, most=validate.MAX_KEY_CHARS, **NAME)
 VERSION = integer(1, 2**31 - 1, "The version that must be stored, else 409; also by If-Match")
@@ -119,9 +118,16 @@ MEMORY_FIELDS: Properties = {
     ),
 }  # fmt: skip
 _STORED: Properties = {"coordinate": COORDINATE, "key": KEY, **MEMORY_FIELDS, "expected_version": VERSION}
-STORE = body(_STORED, anyOf=[{"required": ["coordinate"]}, {"required": ["key"]}])
-REMEMBER = body(_STORED, anyOf=[{"required": ["payload"]}, {"required": ["content"]}, {"required": ["title"]}])
-MEMORY_ITEM: Schema = {"type": "object", "properties": _STORED, "additionalProperties": False}
+# Something must be in it.
+_FILLED: list[Schema] = [
+    {"required": ["content"], "properties": {"content": {"minLength": 1}}},
+    {"required": ["title"], "properties": {"title": {"minLength": 1}}},
+    {"required": ["payload"], "properties": {"payload": {"minProperties": 1}}},
+]
+_PLACED: list[Schema] = [{"required": ["coordinate"]}, {"required": ["key"]}]
+STORE = body(_STORED, allOf=[{"anyOf": _PLACED}, {"anyOf": _FILLED}])
+REMEMBER = body(_STORED, anyOf=_FILLED)
+MEMORY_ITEM: Schema = {"type": "object", "properties": _STORED, "additionalProperties": False, "anyOf": _FILLED}
 STORE_BULK = body(
     {
         "items": many(MEMORY_ITEM, most=validate.MAX_BULK_ITEMS),
@@ -162,8 +168,8 @@ KEYWORDS = body(
 )
 RANGE: Properties = {
     **NAMESPACE_ONLY,
-    "min": string("The least coordinate, `0,0,0`"),
-    "max": string("The greatest, `1,1,1`; both are included"),
+    "min": string("The least coordinate, `0,0,0`", **COORDINATE_TEXT),
+    "max": string("The greatest, `1,1,1`; both are included", **COORDINATE_TEXT),
     "kind": KIND,
     **PAGE,
 }
@@ -220,6 +226,8 @@ _WALK: Properties = {
     "type": many(LINK_TYPE, "Follow these types only; repeat the parameter for more", most=100),
     "direction": string("", enum=[one.value for one in Direction], default="both"),
 }
+# DELETE /link takes the same fields in a body.
+UNLINK_BODY = body({**UNLINK, "from_coord": REF, "to_coord": REF})
 NEIGHBOURS: Properties = {
     **NAMESPACE_ONLY,
     "coord": REF_TEXT,

@@ -1,21 +1,22 @@
 """Routes that move whole namespaces, as streams of lines."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from sfm_graph.api.rest import components, schemas
 from sfm_graph.api.rest.answers import JsonResponse
-from sfm_graph.api.rest.call import Call, namespace_call, query_call
+from sfm_graph.api.rest.call import Call, query_call
 from sfm_graph.api.rest.documented import documented
 
 router = APIRouter(tags=["transfer"])
 LINES = "application/x-ndjson"
 
 
-@router.get("/export", **documented("A namespace as NDJSON", schemas.string(), query=schemas.NAMESPACE_ONLY, lines=True))
+@router.get(
+    "/export", **documented("A namespace as NDJSON", {"type": "string"}, query=schemas.NAMESPACE_ONLY, answers=LINES)
+)
 async def export(request: Request) -> Response:
     """Memories, then links, as /import takes them; one snapshot."""
     chunks = _exported(query_call(request, schemas.NAMESPACE_ONLY))
@@ -28,7 +29,7 @@ async def export(request: Request) -> Response:
     "/import",
     **documented(
         "Store NDJSON of any length", components.IMPORTED, query=schemas.NAMESPACE_ONLY,
-        body=schemas.IMPORT_LINE, lines=True,
+        body={"type": "string"}, takes=LINES,
     ),
 )  # fmt: skip
 async def import_lines(request: Request) -> Response:

@@ -1,0 +1,156 @@
+"""The mutations: each is one transaction, and its payload is read after it."""
+
+from typing import Annotated
+
+import strawberry
+
+from sfm_graph.api.gql import payloads
+from sfm_graph.api.gql.context import GraphInfo
+from sfm_graph.api.gql.link_inputs import LinkInput, LinkManyInput, UnlinkInput, UpdateLinkInput
+from sfm_graph.api.gql.memory_inputs import (
+    EraseInput,
+    ForgetInput,
+    ForgetManyInput,
+    RememberInput,
+    RememberManyInput,
+    StoreMemoryInput,
+    UpdateMemoryInput,
+)
+from sfm_graph.api.gql.namespace_inputs import CreateNamespaceInput, DeleteNamespaceInput, UpdateNamespaceInput
+from sfm_graph.api.gql.namespaces import Namespace
+from sfm_graph.api.gql.scalars import resolver
+from sfm_graph.api.gql.types import Link, Memory
+from sfm_graph.domain import validate
+
+_INPUT = strawberry.argument(description="What to do.")
+
+
+@strawberry.type(description="Writing. Each field is one transaction, one after the other.")
+class Mutation:
+    """The root of mutations."""
+
+    @resolver("Store a memory; at an existing key or coordinate it replaces that memory.")
+    async def store_memory(
+        self, info: GraphInfo, input: Annotated[StoreMemoryInput, _INPUT]
+    ) -> payloads.StoreMemoryPayload:
+        async with info.context.writing() as services:
+            key = input.once(info.context.principal)
+            stored = await services.memory_writes.store(input.scope(), input.given(), key=key)
+        return payloads.StoreMemoryPayload.from_domain(stored)
+
+    @resolver("Store something at a coordinate that the server chooses.")
+    async def remember(self, info: GraphInfo, input: Annotated[RememberInput, _INPUT]) -> payloads.RememberPayload:
+        async with info.context.writing() as services:
+            key = input.once(info.context.principal)
+            stored = await services.memory_writes.store(input.scope(), input.given(), key=key)
+        return payloads.RememberPayload.from_domain(stored)
+
+    @resolver("Store up to 10,000 memories: all or none, unless `partial`.")
+    async def remember_many(
+        self, info: GraphInfo, input: Annotated[RememberManyInput, _INPUT]
+    ) -> payloads.RememberManyPayload:
+        async with info.context.writing() as services:
+            key = input.once(info.context.principal)
+            result = await services.memory_writes.store_many(
+                input.scope(), input.memories(), partial=input.partial, key=key
+            )
+        return payloads.RememberManyPayload.from_domain(result)
+
+    @resolver("Replace only the given fields of a memory.")
+    async def update_memory(
+        self, info: GraphInfo, input: Annotated[UpdateMemoryInput, _INPUT]
+    ) -> payloads.UpdateMemoryPayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            memory = await services.memory_writes.update(scope, input.ref.within(scope), input.given(), key=key)
+        return payloads.UpdateMemoryPayload(memory=Memory.from_domain(memory))
+
+    @resolver("Take a memory with its links out of every answer.")
+    async def forget(self, info: GraphInfo, input: Annotated[ForgetInput, _INPUT]) -> payloads.ForgetPayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            refs, version = [input.ref.within(scope)], input.expected_version
+            rows = await services.memory_writes.forget_many(scope, refs, expected_version=version, key=key)
+        return payloads.ForgetPayload.of(scope, rows)
+
+    @resolver("Forget up to 10,000 memories in one transaction.")
+    async def forget_many(
+        self, info: GraphInfo, input: Annotated[ForgetManyInput, _INPUT]
+    ) -> payloads.ForgetManyPayload:
+        async with info.context.writing() as services:
+            key, scope, which = input.once(info.context.principal), input.scope(), input.which()
+            if isinstance(which, list):
+                rows = await services.memory_writes.forget_many(scope, which, key=key)
+            else:
+                rows = await services.memory_writes.forget_where(scope, which, key=key)
+        return payloads.ForgetManyPayload.of(scope, rows)
+
+    @resolver("Forget a memory and purge what the change log says of it.")
+    async def erase(self, info: GraphInfo, input: Annotated[EraseInput, _INPUT]) -> payloads.ErasePayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            refs, version = [input.ref.within(scope)], input.expected_version
+            rows = await services.memory_writes.erase_many(scope, refs, expected_version=version, key=key)
+        return payloads.ErasePayload.of(scope, rows)
+
+    @resolver("Link two memories that exist; the same link again is updated.")
+    async def link(self, info: GraphInfo, input: Annotated[LinkInput, _INPUT]) -> payloads.LinkPayload:
+        async with info.context.writing() as services:
+            key = input.once(info.context.principal)
+            stored = (await services.links.link_many(input.scope(), [input.link()], key=key)).stored[0]
+        return payloads.LinkPayload.from_domain(stored)
+
+    @resolver("Make up to 10,000 links: all or none, unless `partial`.")
+    async def link_many(self, info: GraphInfo, input: Annotated[LinkManyInput, _INPUT]) -> payloads.LinkManyPayload:
+        async with info.context.writing() as services:
+            key = input.once(info.context.principal)
+            result = await services.links.link_many(input.scope(), input.links(), partial=input.partial, key=key)
+        return payloads.LinkManyPayload.from_domain(result)
+
+    @resolver("Replace the weight, the properties or the end of validity of a link.")
+    async def update_link(
+        self, info: GraphInfo, input: Annotated[UpdateLinkInput, _INPUT]
+    ) -> payloads.UpdateLinkPayload:
+        async with info.context.writing() as services:
+            key, (namespace, patch) = input.once(info.context.principal), input.patch()
+            changed = await services.links.update_many(namespace, [patch], key=key)
+        return payloads.UpdateLinkPayload(link=Link.from_domain(changed[0]))
+
+    @resolver("Remove links between memories.")
+    async def unlink(self, info: GraphInfo, input: Annotated[UnlinkInput, _INPUT]) -> payloads.UnlinkPayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            which = input.which()
+            if isinstance(which, tuple):
+                rows = await services.links.unlink_between(scope, *which, input.link_type(), key=key)
+            else:
+                rows = await services.links.unlink_many(scope, [which], key=key)
+        return payloads.UnlinkPayload.of(scope, rows)
+
+    @resolver("Make a namespace, or replace the settings of one.")
+    async def create_namespace(
+        self, info: GraphInfo, input: Annotated[CreateNamespaceInput, _INPUT]
+    ) -> payloads.CreateNamespacePayload:
+        async with info.context.writing() as services:
+            stored = await services.namespaces.put(
+                input.name, settings=input.settings(), model=input.declared_model()
+            )
+        return payloads.CreateNamespacePayload(namespace=Namespace.from_domain(stored))
+
+    @resolver("Replace the settings of a namespace that exists.")
+    async def update_namespace(
+        self, info: GraphInfo, input: Annotated[UpdateNamespaceInput, _INPUT]
+    ) -> payloads.UpdateNamespacePayload:
+        async with info.context.writing() as services:
+            stored = await services.namespaces.put(
+                input.name, settings=input.settings(), model=input.declared_model(), existing=True
+            )
+        return payloads.UpdateNamespacePayload(namespace=Namespace.from_domain(stored))
+
+    @resolver("Delete a namespace with all that is in it, its change log too.")
+    async def delete_namespace(
+        self, info: GraphInfo, input: Annotated[DeleteNamespaceInput, _INPUT]
+    ) -> payloads.DeleteNamespacePayload:
+        async with info.context.writing() as services:
+            await services.namespaces.delete(validate.namespace(input.name), confirm=input.confirm)
+        return payloads.DeleteNamespacePayload(name=input.name)

@@ -1,0 +1,49 @@
+"""The inputs of mutations of namespaces."""
+
+from dataclasses import asdict
+from typing import Any
+
+import strawberry
+
+from sfm_graph.api.gql.inputs import needed, optional
+
+
+@strawberry.input(description="An embedding model, so that vectors of different models are never mixed.")
+class EmbeddingModelInput:
+    """A model's identity."""
+
+    name: str = needed("The model's name.")
+    revision: str = optional("Its revision.", "1")
+    dimension: int = needed("How many numbers its vectors have, from 1 to 4,000.")
+
+
+@strawberry.input(description="A namespace to make; if there is one already, what is given here replaces its own.")
+class CreateNamespaceInput:
+    """A namespace and its settings. Sending it again changes nothing."""
+
+    name: str = needed("Its name: 1 to 128 printable characters.")
+    payload_paths: list[str] | None = optional(
+        "Payload paths (a.b.c) that `where` may compare by order (gt, gte, lt, lte), at most 16.", None
+    )
+    model: EmbeddingModelInput | None = optional("The model of its vectors; by default the first vector's.", None)
+
+    def settings(self) -> dict[str, Any] | None:
+        """The settings' JSON form; None when not given."""
+        return None if self.payload_paths is None else {"payload_paths": self.payload_paths}
+
+    def declared_model(self) -> dict[str, Any] | None:
+        """The model's JSON form; None when not given."""
+        return None if self.model is None else asdict(self.model)
+
+
+@strawberry.input(description="Changes to a namespace that exists.")
+class UpdateNamespaceInput(CreateNamespaceInput):
+    """A namespace and its new settings."""
+
+
+@strawberry.input(description="A namespace to delete with everything in it.")
+class DeleteNamespaceInput:
+    """A namespace, named twice."""
+
+    name: str = needed("Its name.")
+    confirm: str = needed("Its name again.")

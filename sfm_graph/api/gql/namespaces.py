@@ -1,0 +1,128 @@
+"""Namespaces as GraphQL objects."""
+
+from datetime import datetime
+from typing import Self
+
+import strawberry
+
+from sfm_graph.api.gql.connections import PageInfo
+from sfm_graph.api.gql.context import SEARCH_NODES, Context, GraphInfo
+from sfm_graph.api.gql.scalars import resolver
+from sfm_graph.domain import namespace, page
+from sfm_graph.domain.memory import MemoryKind
+from sfm_graph.services.namespaces import NamespaceStatistics
+
+
+@strawberry.type(description="What a namespace's owner declares.")
+class NamespaceSettings:
+    """Settings of a namespace."""
+
+    payload_paths: list[str] = strawberry.field(description="Payload paths that `where` may compare by order.")
+
+
+@strawberry.type(description="The identity of an embedding model.")
+class EmbeddingModel:
+    """What makes two vectors comparable."""
+
+    name: str = strawberry.field(description="The model's name.")
+    revision: str = strawberry.field(description="Its revision.")
+    dimension: int = strawberry.field(description="How many numbers its vectors have.")
+
+
+@strawberry.type(description="How many memories are of a kind.")
+class KindCount:
+    """A kind and its number."""
+
+    kind: MemoryKind = strawberry.field(description="The kind.")
+    count: int = strawberry.field(description="How many memories.")
+
+
+@strawberry.type(description="How many links are of a type.")
+class TypeCount:
+    """A link type and its number."""
+
+    type: str = strawberry.field(description="The type.")
+    count: int = strawberry.field(description="How many links.")
+
+
+@strawberry.type(description="How much is in a namespace.")
+class NamespaceCounts:
+    """Counted for each request."""
+
+    memories: int = strawberry.field(description="All memories.")
+    links: int = strawberry.field(description="All links of the types listed below.")
+    memories_by_kind: list[KindCount] = strawberry.field(description="Memories of each kind that occurs.")
+    links_by_type: list[TypeCount] = strawberry.field(description="Links of the 1,000 most frequent types.")
+
+    @classmethod
+    def from_domain(cls, counts: namespace.NamespaceCounts) -> Self:
+        """The GraphQL form of the counts."""
+        kinds, types = counts.memories_by_kind, counts.links_by_type
+        return cls(
+            memories=sum(kinds.values()),
+            links=sum(types.values()),
+            memories_by_kind=[KindCount(kind=MemoryKind(kind), count=count) for kind, count in kinds.items()],
+            links_by_type=[TypeCount(type=type_, count=count) for type_, count in types.items()],
+        )
+
+
+@strawberry.type(description="The border of isolation: one agent's, team's or tenant's memories.")
+class Namespace:
+    """A namespace as stored."""
+
+    name: str = strawberry.field(description="Its name.")
+    settings: NamespaceSettings = strawberry.field(description="What its owner declares.")
+    model: EmbeddingModel | None = strawberry.field(description="The model of its vectors; null before the first.")
+    created_at: datetime = strawberry.field(description="When it came to be.")
+
+    @classmethod
+    def from_domain(cls, one: namespace.Namespace) -> Self:
+        """The GraphQL form of a namespace."""
+        paths = [".".join(path) for path in one.settings.payload_paths]
+        model = one.model.identity if one.model else None
+        return cls(
+            name=one.name,
+            settings=NamespaceSettings(payload_paths=paths),
+            model=EmbeddingModel(name=model.name, revision=model.revision, dimension=model.dimension)
+            if model
+            else None,
+            created_at=one.created_at,
+        )
+
+    @resolver("How much is in it.")
+    async def counts(self, info: GraphInfo) -> NamespaceCounts:
+        return NamespaceCounts.from_domain((await _statistics(info.context, self.name)).counts)
+
+    @resolver("The bytes that it takes in this process's memory; 0 when it is not hot.")
+    async def hot_bytes(self, info: GraphInfo) -> float:
+        return (await _statistics(info.context, self.name)).hot_bytes
+
+
+@strawberry.type(description="A listed namespace.")
+class NamespaceEdge:
+    """One place of a NamespaceConnection."""
+
+    node: Namespace = strawberry.field(description="The namespace.")
+    cursor: str = strawberry.field(description="The place of this edge: give it as `after` to go on behind it.")
+
+
+@strawberry.type(description="A page of namespaces.")
+class NamespaceConnection:
+    """A page of namespaces."""
+
+    edges: list[NamespaceEdge] = strawberry.field(description="The namespaces with their places.")
+    page_info: PageInfo = strawberry.field(description="Where the page stands.")
+
+    @classmethod
+    def of(cls, found: page.Page[namespace.Namespace], after: str | None) -> Self:
+        """The connection of a page."""
+        edges = [
+            NamespaceEdge(node=Namespace.from_domain(one), cursor=cursor)
+            for one, cursor in zip(found.items, found.cursors, strict=True)
+        ]
+        return cls(edges=edges, page_info=PageInfo.of(found, after))
+
+
+async def _statistics(context: Context, name: str) -> NamespaceStatistics:
+    await context.spend(SEARCH_NODES)
+    return await context.statistics.load(name)

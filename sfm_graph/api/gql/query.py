@@ -1,0 +1,151 @@
+"""The queries. All fields of one request see the same snapshot."""
+
+from typing import Annotated
+
+import strawberry
+
+from sfm_graph.api.gql import reads
+from sfm_graph.api.gql.connections import MemoryConnection, NeighborConnection, RecallConnection
+from sfm_graph.api.gql.context import GraphInfo
+from sfm_graph.api.gql.inputs import MemoryOrder, MemoryRef, RecallWeights
+from sfm_graph.api.gql.namespaces import Namespace, NamespaceConnection
+from sfm_graph.api.gql.scalars import (
+    AfterArg,
+    DirectionArg,
+    FirstArg,
+    HopsArg,
+    MaxHopsArg,
+    NamespaceArg,
+    TypesArg,
+    Vector,
+    WeightedArg,
+    resolver,
+)
+from sfm_graph.api.gql.types import Memory, Node
+from sfm_graph.api.gql.walks import Path, Subgraph
+from sfm_graph.api.gql.where import WhereArg
+from sfm_graph.domain import validate
+from sfm_graph.domain.identity import DEFAULT_NAMESPACE
+from sfm_graph.domain.link import Direction
+from sfm_graph.domain.memory import MemoryKind
+from sfm_graph.domain.page import page_size
+from sfm_graph.domain.walk import MAX_PATH_HOPS
+
+RefArg = Annotated[MemoryRef, strawberry.argument(description="Which memory.")]
+
+
+@strawberry.type(description="Reading. All fields of one request see the same snapshot of the database.")
+class Query:
+    """The root of queries."""
+
+    @resolver("A memory or a link by its global id; null when there is none.")
+    async def node(
+        self, info: GraphInfo, id: Annotated[strawberry.ID, strawberry.argument(description="The global id.")]
+    ) -> Node | None:
+        return (await reads.nodes(info.context, [id]))[0]
+
+    @resolver("Memories and links by their global ids, in order; null where there is none.")
+    async def nodes(
+        self,
+        info: GraphInfo,
+        ids: Annotated[list[strawberry.ID], strawberry.argument(description="At most 100 global ids.")],
+    ) -> list[Node | None]:
+        return await reads.nodes(info.context, ids)
+
+    @resolver("One memory by its id, key or coordinate; null when there is none.")
+    async def memory(
+        self, info: GraphInfo, ref: RefArg, namespace: NamespaceArg = DEFAULT_NAMESPACE
+    ) -> Memory | None:
+        return await reads.memory(info.context, namespace, ref)
+
+    @resolver("A page of memories, by id unless ordered otherwise.")
+    async def memories(
+        self,
+        info: GraphInfo,
+        namespace: NamespaceArg = DEFAULT_NAMESPACE,
+        where: WhereArg = None,
+        order_by: Annotated[MemoryOrder | None, strawberry.argument(description="By id when null.")] = None,
+        first: FirstArg = 20,
+        after: AfterArg = None,
+    ) -> MemoryConnection:
+        return await reads.memories(info.context, namespace, where, order_by, first, after)
+
+    @resolver(
+        "The memories that a text recalls, best first: candidates by vectors (dense) and by words (lexical), fused "
+        "by weight. Only what is valid now; as many as asked for while there are as many."
+    )
+    async def recall(
+        self,
+        info: GraphInfo,
+        query: Annotated[str, strawberry.argument(description="What to recall, in plain words.")],
+        namespace: NamespaceArg = DEFAULT_NAMESPACE,
+        first: FirstArg = 10,
+        kinds: Annotated[
+            list[MemoryKind] | None, strawberry.argument(description="Only these kinds; any when empty.")
+        ] = None,
+        where: WhereArg = None,
+        weights: Annotated[
+            RecallWeights | None, strawberry.argument(description="How much each leg counts; equal when null.")
+        ] = None,
+        embedding: Annotated[
+            Vector | None, strawberry.argument(description="The query's vector, instead of the computed one.")
+        ] = None,
+        explain: Annotated[bool, strawberry.argument(description="Whether edges have an explanation.")] = True,
+    ) -> RecallConnection:
+        asked = reads.recall_query(query, first, kinds, where, weights, embedding)
+        return await reads.recall(info.context, namespace, asked, explain=explain)
+
+    @resolver("The memories within `depth` links of any start, and every link between them.")
+    async def traverse(
+        self,
+        info: GraphInfo,
+        start: Annotated[list[MemoryRef], strawberry.argument(description="Where to start: 1 to 100 memories.")],
+        namespace: NamespaceArg = DEFAULT_NAMESPACE,
+        depth: Annotated[int, strawberry.argument(description="How many links away, from 0 to 10.")] = 1,
+        direction: DirectionArg = Direction.BOTH,
+        types: TypesArg = None,
+        limit: Annotated[int, strawberry.argument(description="The most memories, from 1 to 10,000.")] = 100,
+    ) -> Subgraph:
+        return await reads.subgraph(info.context, namespace, start, direction, types, depth, limit)
+
+    @resolver("The memories around one, by hops, then by the id of the link that reached them.")
+    async def neighbors(
+        self,
+        info: GraphInfo,
+        ref: RefArg,
+        namespace: NamespaceArg = DEFAULT_NAMESPACE,
+        hops: HopsArg = 1,
+        direction: DirectionArg = Direction.BOTH,
+        types: TypesArg = None,
+        where: WhereArg = None,
+        first: FirstArg = 20,
+        after: AfterArg = None,
+    ) -> NeighborConnection:
+        start = ref.within(namespace)
+        return await reads.neighbors(info.context, namespace, start, direction, types, where, hops, first, after)
+
+    @resolver("The shortest path between two memories; null when there is none.")
+    async def shortest_path(
+        self,
+        info: GraphInfo,
+        from_: Annotated[MemoryRef, strawberry.argument(description="Where it starts.", name="from")],
+        to: Annotated[MemoryRef, strawberry.argument(description="Where it ends.")],
+        namespace: NamespaceArg = DEFAULT_NAMESPACE,
+        direction: DirectionArg = Direction.BOTH,
+        types: TypesArg = None,
+        weighted: WeightedArg = False,
+        max_hops: MaxHopsArg = MAX_PATH_HOPS,
+    ) -> Path | None:
+        ends = from_.within(namespace), to.within(namespace)
+        return await reads.path(info.context, namespace, ends, direction, types, weighted, max_hops)
+
+    @resolver("What is in a namespace.")
+    async def stats(self, info: GraphInfo, namespace: NamespaceArg = DEFAULT_NAMESPACE) -> Namespace:
+        async with info.context.reading() as view:
+            return Namespace.from_domain(await view.existing_namespace(validate.namespace(namespace)))
+
+    @resolver("A page of namespaces, by name.")
+    async def namespaces(self, info: GraphInfo, first: FirstArg = 20, after: AfterArg = None) -> NamespaceConnection:
+        async with info.context.reading() as view:
+            page = await info.context.services.namespaces.list(view, first=page_size(first), after=after)
+        return NamespaceConnection.of(page, after)

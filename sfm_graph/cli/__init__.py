@@ -1,0 +1,41 @@
+"""The `sfm` command: everything the service does, from a shell.
+
+What is heavy is imported by the command that needs it: `sfm --help` answers in a fraction of a second.
+"""
+
+import typer
+from typer.core import TyperGroup
+
+from sfm_graph.cli import memories, server, transfer, walks
+from sfm_graph.cli.output import fail
+from sfm_graph.errors import SettingsError, SfmError
+
+
+class _Group(TyperGroup):
+    """Shows every refusal in one form."""
+
+    def invoke(self, ctx: "typer.Context") -> object:  # type: ignore[override]
+        """Run a command; exit 1 where it was refused."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            fail("settings_error", str(error))
+        except SfmError as error:
+            fail(error.code, error.message, **error.details)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="A graph memory for AI agents. JSON on stdout; messages and progress on stderr.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _module in (server, memories, walks, transfer):
+    _module.add_to(app)
+
+
+def main() -> None:
+    """The entry point of `sfm` and `soma`."""
+    app()

@@ -1,0 +1,250 @@
+"""Commands that move many memories: import, export, store-bulk."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import orjson
+import typer
+
+from sfm_graph.cli.connection import Target, answer_of, ask, json_of, reachable
+from sfm_graph.cli.options import Config, Namespace, Url
+from sfm_graph.cli.output import fail, say, show
+from sfm_graph.cli.progress import Bar, progress_bar
+
+if TYPE_CHECKING:
+    import httpx
+
+    from sfm_graph.adapters.readers import BadRecord
+
+CHUNK_BYTES = 256 * 1024
+# Markdown sections sent at once: about as many bytes.
+CHUNK_RECORDS = 250
+MARKDOWN = (".md", ".markdown")
+LINES = {"Content-Type": "application/x-ndjson"}
+SHOWN_FAILURES = 1_000
+# A link in Markdown that leads nowhere is worth a word, but nothing was lost.
+HARMLESS = frozenset({"unresolved_link"})
+
+_Progress = Annotated[
+    bool | None, typer.Option("--progress/--no-progress", help="Show progress on stderr; by default on a terminal.")
+]
+
+
+def import_(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="NDJSON files, `-` for stdin, Markdown files or folders of them."),
+    ],
+    progress: _Progress = None,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Store files of memories and links; run it again to go on, or to bring changes in.
+
+    A record that names its own namespace goes there. Exits 1 when a record was refused; the summary says which.
+    """
+    sources = [_source(path) for path in paths]
+    began = time.monotonic()
+    reports = asyncio.run(_import_all(Target(url, config), sources, namespace, progress))
+    summary = _summary(paths, reports)
+    show({**summary, "seconds": round(time.monotonic() - began, 2)})
+    refused = summary["failed"] - sum(report["harmless"] for report in reports)
+    if refused:
+        say(f"{refused} of the records were refused; `failures` above says why")
+        raise typer.Exit(1)
+
+
+def export(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; stdout by default.")] = None,
+    progress: _Progress = None,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Write a namespace as NDJSON that `sfm import` takes: memories, then links, of one snapshot."""
+    asyncio.run(_export(Target(url, config), namespace, output, progress))
+
+
+def store_bulk(
+    path: Annotated[str, typer.Argument(help="NDJSON, a memory on each line; `-` for stdin.")],
+    partial: Annotated[bool, typer.Option("--partial", help="Store what can be stored, report the rest.")] = False,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Store up to 10,000 memories in one transaction, all or none."""
+    try:
+        lines = _opened(path).read().splitlines()
+        items = [orjson.loads(line) for line in lines if line.strip()]
+    except OSError as error:
+        fail("unreadable_file", f"{path}: {error.strerror}")
+    except orjson.JSONDecodeError as error:
+        fail("invalid_json", f"{path}: {error}")
+    body = {"namespace": namespace, "items": items, "partial": partial}
+    ask(Target(url, config), "POST", "/store_bulk", body=body)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("import")(import_)
+    app.command()(export)
+    app.command("store-bulk")(store_bulk)
+
+
+async def _import_all(
+    target: Target, sources: "list[_Source]", namespace: str, progress: bool | None
+) -> list[dict[str, Any]]:
+    async with target.client() as client:
+        return [await _import_one(client, source, namespace, progress) for source in sources]
+
+
+async def _import_one(
+    client: "httpx.AsyncClient", source: "_Source", namespace: str, progress: bool | None
+) -> dict[str, Any]:
+    with progress_bar(f"import {Path(source.path).name}", source.nbytes, progress) as bar:
+        try:
+            report: dict[str, Any] = await answer_of(
+                client, "POST", "/import", params={"namespace": namespace}, content=source.chunks(bar), headers=LINES
+            )
+        except OSError as error:
+            fail("unreadable_file", f"{source.path}: {error.strerror}")
+    return source.finished(report)
+
+
+def _source(path: str) -> "_Source":
+    if path == "-":
+        return _Lines(path, None)
+    file = Path(path)
+    if not file.exists():
+        raise typer.BadParameter(f"there is no {path}", param_hint="PATH")
+    if file.is_dir() or file.suffix.lower() in MARKDOWN:
+        return _Markdown(path)
+    return _Lines(path, file.stat().st_size)
+
+
+def _summary(paths: list[str], reports: list[dict[str, Any]]) -> dict[str, Any]:
+    def total(entity: str) -> dict[str, int]:
+        return {name: sum(report[entity][name] for report in reports) for name in ("created", "updated", "unchanged")}
+
+    failures = [failure for report in reports for failure in report["failures"]]
+    return {
+        "paths": paths,
+        "memories": total("memories"),
+        "links": total("links"),
+        "failed": sum(report["failed"] for report in reports),
+        "failures": failures[:SHOWN_FAILURES],
+    }
+
+
+class _Lines:
+    """A file, or stdin, that is NDJSON already."""
+
+    def __init__(self, path: str, nbytes: int | None) -> None:
+        self.path = path
+        self.nbytes = nbytes
+
+    async def chunks(self, bar: Bar) -> AsyncIterator[bytes]:
+        with _opened(self.path) as file:
+            # One read of a pipe, not a full chunk: what it holds goes on at once.
+            while chunk := await asyncio.to_thread(file.read1, CHUNK_BYTES):  # type: ignore[attr-defined]
+                bar.advance(len(chunk))
+                yield chunk
+
+    def finished(self, report: dict[str, Any]) -> dict[str, Any]:
+        failures = [{"path": self.path, **failure} for failure in report["failures"]]
+        return {**report, "failures": failures, "harmless": 0}
+
+
+class _Markdown:
+    """Markdown read here and sent as NDJSON; `lines` leads from the lines sent to those read."""
+
+    nbytes = None
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lines: list[int] = []
+        self._bad: list[BadRecord] = []
+
+    async def chunks(self, bar: Bar) -> AsyncIterator[bytes]:
+        from itertools import islice
+
+        from sfm_graph.adapters.readers.markdown import read_markdown
+
+        sent = self._sent(read_markdown(Path(self.path)))
+        while some := await asyncio.to_thread(list, islice(sent, CHUNK_RECORDS)):
+            chunk = b"".join(some)
+            bar.advance(len(chunk))
+            yield chunk
+
+    def _sent(self, records: "Iterator[Any]") -> Iterator[bytes]:
+        from sfm_graph.adapters.readers import BadRecord, MemoryRecord
+
+        for record in records:
+            if isinstance(record, BadRecord):
+                self._bad.append(record)
+                continue
+            type_ = "memory" if isinstance(record, MemoryRecord) else "link"
+            self._lines.append(record.line)
+            yield orjson.dumps({"type": type_, **record.fields}, option=orjson.OPT_APPEND_NEWLINE)
+
+    def finished(self, report: dict[str, Any]) -> dict[str, Any]:
+        unread = [
+            {"path": self.path, "line": one.line, "code": one.code, "message": one.message} for one in self._bad
+        ]
+        refused = [
+            {"path": self.path, **failure, "line": self._lines[failure["line"] - 1]} for failure in report["failures"]
+        ]
+        harmless = sum(one.code in HARMLESS for one in self._bad)
+        failed = report["failed"] + len(unread)
+        return {**report, "failed": failed, "failures": unread + refused, "harmless": harmless}
+
+
+_Source = _Lines | _Markdown
+
+
+async def _export(target: Target, namespace: str, output: Path | None, progress: bool | None) -> None:
+    chunks = _from_here(target, namespace) if target.url is None else _from_server(target, namespace)
+    # The first chunk is there before a file is touched: an unknown namespace leaves it as it is.
+    chunk: bytes | None = await anext(chunks, None)
+    with _writable(output) as file, progress_bar(f"export {namespace}", None, progress) as bar:
+        while chunk is not None:
+            file.write(chunk)
+            bar.advance(len(chunk))
+            chunk = await anext(chunks, None)
+
+
+async def _from_here(target: Target, namespace: str) -> AsyncGenerator[bytes]:
+    async with target.services() as services, services.views.open() as view:
+        async for chunk in services.transfer.export(view, namespace):
+            yield chunk
+
+
+async def _from_server(target: Target, namespace: str) -> AsyncGenerator[bytes]:
+    async with target.client() as client:
+        with reachable(client):
+            async with client.stream("GET", "/export", params={"namespace": namespace}) as response:
+                if response.is_error:
+                    await response.aread()
+                    json_of(response)
+                async for chunk in response.aiter_bytes():
+                    yield chunk
+
+
+def _opened(path: str) -> BinaryIO:
+    return sys.stdin.buffer if path == "-" else open(path, "rb")
+
+
+@contextmanager
+def _writable(output: Path | None) -> Iterator[BinaryIO]:
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        with output.open("wb") as file:
+            yield file

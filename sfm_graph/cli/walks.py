@@ -1,0 +1,105 @@
+"""Commands that make and follow links."""
+
+from typing import Annotated
+
+import typer
+
+from sfm_graph.cli.connection import Target, ask
+from sfm_graph.cli.options import (
+    COORDINATES,
+    Config,
+    Direction,
+    LinkTypes,
+    Namespace,
+    Reference,
+    Url,
+    Version,
+    given,
+    json_object,
+)
+
+_Source = Annotated[str, typer.Argument(metavar="FROM", help="A memory: 1,2,3 or key:... or id:...")]
+_Target = Annotated[str, typer.Argument(metavar="TO", help="Another, named likewise.")]
+
+
+def link(
+    source: _Source,
+    target: _Target,
+    type_: Annotated[
+        str | None, typer.Option("--type", "-t", help="What the link means; `related` by default.")
+    ] = None,
+    weight: Annotated[float | None, typer.Option(help="Its cost: nearer is smaller; 1 by default.")] = None,
+    properties: Annotated[str | None, typer.Option(help="A JSON object of your own.")] = None,
+    valid_from: Annotated[str | None, typer.Option(help="ISO 8601 time from which it is valid.")] = None,
+    valid_to: Annotated[str | None, typer.Option(help="ISO 8601 time at which it stops being valid.")] = None,
+    expected_version: Version = None,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Link two memories; the same ends and type again update the link."""
+    fields = given(
+        namespace=namespace, from_coord=source, to_coord=target, type=type_, weight=weight,
+        properties=json_object(properties, "--properties"), valid_from=valid_from, valid_to=valid_to,
+        expected_version=expected_version,
+    )  # fmt: skip
+    ask(Target(url, config), "POST", "/link", body=fields)
+
+
+def unlink(
+    source: Annotated[str | None, typer.Argument(metavar="FROM", help="The memory that the links leave.")] = None,
+    target: Annotated[str | None, typer.Argument(metavar="TO", help="The memory that they lead to.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", "-t", help="Only this type; any by default.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="One link by its id, instead of its ends.")] = None,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Remove the links from one memory to another, or a link by its id."""
+    if (id_ is None) == (source is None or target is None):
+        raise typer.BadParameter("give FROM and TO, or --id")
+    ends = {"from_coord": source, "to_coord": target, "type": type_} if id_ is None else {"id": id_}
+    ask(Target(url, config), "DELETE", "/link", query={"namespace": namespace, **ends})
+
+
+def neighbors(
+    reference: Reference,
+    hops: Annotated[int, typer.Option(help="How many links away at most.")] = 1,
+    types: LinkTypes = None,
+    direction: Direction = "both",
+    limit: Annotated[int, typer.Option(help="At most this many memories.")] = 100,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """The memories around one, nearest first, each with the link that leads to it."""
+    query = {
+        "namespace": namespace, "coord": reference, "hops": hops, "type": types, "direction": direction,
+        "limit": limit,
+    }  # fmt: skip
+    ask(Target(url, config), "GET", "/neighbors", query=query)
+
+
+def path(
+    source: _Source,
+    target: _Target,
+    weighted: Annotated[bool, typer.Option("--weighted", help="Least sum of weights, not fewest links.")] = False,
+    max_hops: Annotated[int | None, typer.Option(help="At most this many links.")] = None,
+    types: LinkTypes = None,
+    direction: Direction = "both",
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """A shortest path between two memories; `found` is false when there is none."""
+    query = {
+        "namespace": namespace, "frm": source, "to": target, "weighted": weighted, "max_hops": max_hops,
+        "type": types, "direction": direction,
+    }  # fmt: skip
+    ask(Target(url, config), "GET", "/shortest_path", query=query)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (link, unlink, neighbors, path):
+        app.command(context_settings=COORDINATES)(command)

@@ -1,0 +1,309 @@
+"""The async memory system: one namespace of the graph, over the services of this process."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import orjson
+
+from sfm_graph.api.rest import answers
+from sfm_graph.client.fields import Json, LinkFields, MemoryFields, MemoryType, RecallOptions, Reference, StoredFields
+from sfm_graph.domain import inputs, validate
+from sfm_graph.domain.identity import MemoryRef
+from sfm_graph.domain.link import Direction
+from sfm_graph.domain.memory import MemoryKind
+from sfm_graph.domain.page import MAX_PAGE, page_size
+from sfm_graph.domain.recall import MAX_RECALL, Recall, RecallQuery, RecallWeights
+from sfm_graph.domain.walk import MAX_HOPS, MAX_PATH_HOPS, MAX_WALK_RESULTS, WalkFilter
+from sfm_graph.domain.where import box, parse_filters
+from sfm_graph.errors import Unavailable
+from sfm_graph.runtime import open_runtime
+from sfm_graph.services.links import LinkRequest
+from sfm_graph.services.registry import Services
+from sfm_graph.settings import MemoryMode, load_settings
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class AsyncMemorySystem:
+    """One namespace of the memory graph. Opened by `async with`; its methods raise Unavailable outside of it."""
+
+    def __init__(self, mode: MemoryMode, namespace: str, *, config: Path | None = None, **settings: Any) -> None:
+        """settings: fields of Settings, above the environment and the YAML file `config`.
+
+        TEST without a `data_dir` or POSTGRES_URL works in a folder that is deleted at the end.
+        """
+        self._namespace = validate.namespace(namespace)
+        self._options = {"config": config, "mode": mode, **settings}
+        self._opened: Services | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Start or join the database. Raises SettingsError, DatabaseUnavailable."""
+        settings = load_settings(**self._options)
+        async with AsyncExitStack() as stack:
+            throw_away = settings.mode is MemoryMode.TEST and settings.postgres_url is None
+            if throw_away and "data_dir" not in self._options:
+                folder = Path(tempfile.mkdtemp(prefix="sfm-test-"))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                settings = settings.model_copy(update={"data_dir": folder})
+            self._opened = await stack.enter_async_context(open_runtime(settings))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release everything; the embedded database stops when nobody else uses it. May be called twice."""
+        self._opened = None
+        await self._stack.aclose()
+
+    @property
+    def _services(self) -> Services:
+        if self._opened is None:
+            raise Unavailable("the memory system is not open; use it inside `async with`")
+        return self._opened
+
+    async def store_memory(
+        self,
+        coordinate: Reference,
+        payload: Mapping[str, Any] | None = None,
+        memory_type: MemoryType | str = MemoryKind.EPISODIC,
+        key: str | None = None,
+        **fields: Unpack[MemoryFields],
+    ) -> Json:
+        """Store a memory at a coordinate, or at a key; what is stored there already is updated."""
+        ref = self._ref(coordinate)
+        return await self.remember(
+            payload, memory_type=memory_type, key=key or ref.key, coordinate=ref.coordinate, **fields
+        )
+
+    async def remember(
+        self,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        memory_type: MemoryType | str = MemoryKind.EPISODIC,
+        key: str | None = None,
+        coordinate: Sequence[float] | None = None,
+        **fields: Unpack[MemoryFields],
+    ) -> Json:
+        """Store a memory: at a key or a coordinate, or else wherever the service likes."""
+        given = {"payload": payload, "kind": memory_type, "key": key, "coordinate": coordinate, **fields}
+        stored = await self._services.memory_writes.store(self._namespace, given)
+        return _json(answers.memory_json(stored.memory))
+
+    async def store_many(self, items: Sequence[Mapping[str, Any]], *, partial: bool = False) -> Json:
+        """Store up to 10,000 memories in one transaction, all or none; with `partial` what can be stored.
+
+        Items have the fields of `remember`, and `kind`. Answers stored (a count), failed and memories.
+        """
+        done = await self._services.memory_writes.store_many(self._namespace, items, partial=partial)
+        return _json(answers.bulk_json(done))
+
+    async def get(self, ref: Reference) -> Json:
+        """One memory. Raises MemoryNotFound."""
+        async with self._services.views.open() as view:
+            found = await self._services.memory_reads.get(view, self._namespace, self._ref(ref))
+        return _json(answers.memory_json(found))
+
+    async def retrieve(self, ref: Reference) -> Json | None:
+        """One memory, or None."""
+        async with self._services.views.open() as view:
+            (found,) = await self._services.memory_reads.find_many(view, self._namespace, [self._ref(ref)])
+        return None if found is None else _json(answers.memory_json(found))
+
+    async def update(self, ref: Reference, **fields: Unpack[StoredFields]) -> Json:
+        """Replace the given fields of a memory. Raises MemoryNotFound, VersionConflict."""
+        updated = await self._services.memory_writes.update(self._namespace, self._ref(ref), fields)
+        return _json(answers.memory_json(updated))
+
+    async def forget(self, ref: Reference, *, expected_version: int | None = None) -> bool:
+        """Take a memory with its links out of every answer; False when there is none."""
+        writes = self._services.memory_writes
+        refs = [self._ref(ref)]
+        return bool(await writes.forget_many(self._namespace, refs, expected_version=expected_version))
+
+    delete = forget
+
+    async def erase(self, ref: Reference, *, expected_version: int | None = None) -> bool:
+        """Forget a memory and purge it from the change log; a forgotten one is named by its id."""
+        writes = self._services.memory_writes
+        refs = [self._ref(ref)]
+        return bool(await writes.erase_many(self._namespace, refs, expected_version=expected_version))
+
+    async def recall(self, query: str, top_k: int = 5, **options: Unpack[RecallOptions]) -> list[Json]:
+        """The memories that fit a query best, best first."""
+        found = await self._recalled(query, top_k, **options)
+        return [_json(answers.memory_json(hit.memory)) for hit in found.hits]
+
+    async def recall_with_scores(self, query: str, top_k: int = 5, **options: Unpack[RecallOptions]) -> list[Json]:
+        """As `recall`, each memory with its score in [0, 1] and the legs that add up to it."""
+        found = await self._recalled(query, top_k, **options)
+        return [_json(answers.hit_json(hit)) for hit in found.hits]
+
+    async def _recalled(self, query: str, top_k: int, **options: Unpack[RecallOptions]) -> Recall:
+        kind, embedding = options.get("kind"), options.get("embedding")
+        kinds = [kind] if isinstance(kind, str) else kind or ()
+        question = RecallQuery(
+            text=validate.text(query, "query", max_chars=validate.MAX_QUERY_CHARS),
+            first=validate.integer(top_k, "top_k", low=1, high=MAX_RECALL),
+            kinds=tuple(validate.choice(one, MemoryKind, "kind") for one in kinds),
+            where=parse_filters(options.get("filters")),
+            weights=RecallWeights() if options.get("hybrid", True) else RecallWeights(dense=1.0, lexical=0.0),
+            embedding=None if embedding is None else validate.embedding(embedding),
+        )
+        async with self._services.views.open() as view:
+            return await self._services.recalls.recall(view, self._namespace, question)
+
+    async def keyword_search(
+        self,
+        term: str,
+        *,
+        exact: bool = False,
+        case_sensitive: bool = False,
+        first: int = MAX_PAGE,
+        after: str | None = None,
+    ) -> Json:
+        """Memories that hold every word of `term`, or words that begin so: `results`, and `next` for `after`."""
+        async with self._services.views.open() as view:
+            page = await self._services.memory_reads.with_words(
+                view, self._namespace, term, exact=exact, case_sensitive=case_sensitive, first=page_size(first),
+                after=after,
+            )  # fmt: skip
+        return _json(answers.page_json("results", page))
+
+    async def range(
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        *,
+        kind: MemoryType | str | None = None,
+        first: int = MAX_PAGE,
+        after: str | None = None,
+    ) -> Json:
+        """Memories in a coordinate box, its borders included: `memories`, and `next` for `after`."""
+        wanted = None if kind is None else validate.choice(kind, MemoryKind, "kind")
+        async with self._services.views.open() as view:
+            page = await self._services.memory_reads.in_box(
+                view, self._namespace, box(low, high), kind=wanted, first=page_size(first), after=after
+            )
+        return _json(answers.page_json("memories", page))
+
+    async def link_memories(
+        self,
+        source: Reference,
+        target: Reference,
+        type: str | None = None,
+        weight: float | None = None,
+        properties: Mapping[str, Any] | None = None,
+        **fields: Unpack[LinkFields],
+    ) -> Json:
+        """Link two memories; the same ends and type again update the link. Raises MemoryNotFound.
+
+        weight: a cost >= 0, 1 by default.
+        """
+        given = {"type": type, "weight": weight, "properties": properties, **fields}
+        stored = await self._services.links.link(self._namespace, source, target, given)
+        return _json(answers.link_json(stored.link))
+
+    async def link_many(self, links: Sequence[Mapping[str, Any]]) -> list[Json]:
+        """Make up to 10,000 links in one transaction, all or none: `source`, `target` and fields of a link each."""
+        ends = ("source", "target")
+        requests = [
+            LinkRequest(one.get("source"), one.get("target"), {k: v for k, v in one.items() if k not in ends})
+            for one in links
+        ]
+        done = await self._services.links.link_many(self._namespace, requests)
+        return [_json(answers.link_json(one.link)) for one in done.stored]
+
+    async def unlink(self, source: Reference, target: Reference, type: str | None = None) -> int:
+        """Remove the links from one memory to another, of one type or any; how many there were."""
+        type_ = None if type is None else inputs.link_type(type)
+        ends = self._ref(source), self._ref(target)
+        return len(await self._services.links.unlink_between(self._namespace, *ends, type_))
+
+    async def neighbors(
+        self,
+        ref: Reference,
+        *,
+        hops: int = 1,
+        types: Sequence[str] | str | None = None,
+        direction: Direction | str = Direction.BOTH,
+        limit: int = 100,
+    ) -> list[Json]:
+        """The memories around one, nearest first: `memory`, the `link` that led to it, and `hops`."""
+        async with self._services.views.open() as view:
+            found = await self._services.traversal.neighbours(
+                view, self._namespace, self._ref(ref), _walk(types, direction),
+                hops=validate.integer(hops, "hops", low=1, high=MAX_HOPS),
+                limit=validate.integer(limit, "limit", low=1, high=MAX_WALK_RESULTS),
+            )  # fmt: skip
+        neighbours: list[Json] = _json(answers.neighbours_json(found))["neighbors"]
+        return neighbours
+
+    async def shortest_path(
+        self,
+        source: Reference,
+        target: Reference,
+        *,
+        weighted: bool = False,
+        types: Sequence[str] | str | None = None,
+        direction: Direction | str = Direction.BOTH,
+        max_hops: int = MAX_PATH_HOPS,
+    ) -> Json | None:
+        """The fewest links, or with `weighted` the least sum of weights: `path`, `links`, `cost`; None for none."""
+        async with self._services.views.open() as view:
+            found = await self._services.traversal.shortest_path(
+                view, self._namespace, self._ref(source), self._ref(target), _walk(types, direction),
+                weighted=weighted, max_hops=validate.integer(max_hops, "max_hops", low=0, high=MAX_PATH_HOPS),
+            )  # fmt: skip
+        return None if found is None else _json(answers.path_json(found))
+
+    async def stats(self) -> Json:
+        """What is in the namespace. Raises NamespaceNotFound before its first write."""
+        async with self._services.views.open() as view:
+            found = await self._services.namespaces.statistics(view, self._namespace)
+        return _json(answers.statistics_json(found))
+
+    async def export(self, path: Path | str) -> int:
+        """Write the namespace as NDJSON into a file; its size in bytes. Raises NamespaceNotFound."""
+        size = 0
+        async with self._services.views.open() as view:
+            chunks = self._services.transfer.export(view, self._namespace)
+            first = await anext(chunks, b"")
+            with await asyncio.to_thread(open, path, "wb") as file:
+                size += await asyncio.to_thread(file.write, first)
+                async for chunk in chunks:
+                    size += await asyncio.to_thread(file.write, chunk)
+        return size
+
+    async def import_(self, path: Path | str) -> Json:
+        """Store the records of an NDJSON file; counts, and failures with their lines. Again: what is new."""
+        report = await self._services.transfer.import_ndjson(_chunks_of(path), self._namespace)
+        return _json(report.as_json())
+
+    def _ref(self, ref: Reference) -> MemoryRef:
+        return inputs.memory_ref(self._namespace, ref)
+
+
+def _json(value: Json) -> Json:
+    plain: Json = orjson.loads(orjson.dumps(value))
+    return plain
+
+
+def _walk(types: Sequence[str] | str | None, direction: Direction | str) -> WalkFilter:
+    return WalkFilter(validate.choice(direction, Direction, "direction"), inputs.link_types(types))
+
+
+async def _chunks_of(path: Path | str) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(open, path, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+            yield chunk

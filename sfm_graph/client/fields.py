@@ -1,0 +1,49 @@
+"""The named arguments of the memory system's methods."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypedDict
+
+from sfm_graph.domain.memory import MemoryKind
+
+MemoryType = MemoryKind
+
+Json = dict[str, Any]
+Reference = Sequence[float] | Mapping[str, Any] | str
+Time = datetime | str
+
+
+class MemoryFields(TypedDict, total=False):
+    """What else a memory may be given. Times: datetime or ISO 8601, UTC without an offset."""
+
+    content: str | None
+    title: str | None
+    importance: float | None
+    valid_from: Time | None
+    valid_to: Time | None
+    embedding: Sequence[float] | None
+    expected_version: int | None
+
+
+class StoredFields(MemoryFields, total=False):
+    """What an update may replace; None clears title, valid_from and valid_to."""
+
+    kind: MemoryKind | str
+    payload: Mapping[str, Any]
+
+
+class LinkFields(TypedDict, total=False):
+    """What else a link may be given."""
+
+    valid_from: Time | None
+    valid_to: Time | None
+    expected_version: int | None
+
+
+class RecallOptions(TypedDict, total=False):
+    """How to recall. kind: one or several. hybrid: True by default; False searches by vectors alone."""
+
+    kind: MemoryKind | str | Sequence[MemoryKind | str] | None
+    filters: Mapping[str, Any] | None
+    hybrid: bool
+    embedding: Sequence[float] | None

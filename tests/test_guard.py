@@ -1,0 +1,155 @@
+"""Who may speak to the service: Host, Origin, content type, size; and the security headers."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from sfm_graph.api.guard import Guard, host_of
+from sfm_graph.app import app_for
+from sfm_graph.services.registry import Services
+
+JSON = {"Content-Type": "application/json"}
+HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+def _code(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_known_hosts_are_served(client: httpx.AsyncClient) -> None:
+    for host in ("localhost", "localhost:9595", "LOCALHOST", "127.0.0.1:80", "[::1]:9595", "[::1]"):
+        assert (await client.get("/ping", headers={"Host": host})).status_code == 200, host
+
+
+async def test_other_hosts_are_refused(client: httpx.AsyncClient) -> None:
+    hosts = (
+        "evil.example evil.example:9595 localhost.evil.example localhost:80:80 localhost:x ::1 [::1 localhost@evil"
+    )
+    for path in ("/", "/ping", "/graphql", "/memories", "/metrics", "/openapi.json", "/nowhere"):
+        for host in ["", *hosts.split()]:
+            assert _code(await client.get(path, headers={"Host": host})) == (403, "access_refused"), (path, host)
+
+
+async def test_a_host_given_twice_is_refused(client: httpx.AsyncClient) -> None:
+    headers = [("Host", "localhost"), ("Host", "evil.example")]
+    assert _code(await client.get("/ping", headers=headers)) == (400, "invalid_input")
+
+
+async def test_writes_from_other_origins_are_refused(client: httpx.AsyncClient) -> None:
+    for path in ("/remember", "/graphql", "/import"):
+        for origin in ("http://evil.example", "null", "https://localhost.evil.example", "file://", "localhost"):
+            answer = await client.post(path, json={"content": "x"}, headers={"Origin": origin})
+            assert _code(answer) == (403, "access_refused"), (path, origin)
+
+
+async def test_writes_from_the_services_own_pages_are_taken(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/remember", json={"content": "x"}, headers={"Origin": "http://localhost:9595"})
+    assert answer.status_code == 201
+
+
+async def test_a_read_from_another_origin_is_answered_but_not_shared(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/memories", headers={"Origin": "http://evil.example"})
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+async def test_what_a_page_can_send_anywhere_is_refused(client: httpx.AsyncClient) -> None:
+    forms = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json")
+    for path in ("/remember", "/link", "/graphql", "/delete_many", "/recall", "/import"):
+        for headers in ({}, *({"Content-Type": form} for form in forms)):
+            answer = await client.post(path, content=b'{"content": "x"}', headers=headers)
+            assert _code(answer) == (415, "unsupported_media_type"), (path, headers)
+
+
+async def test_deletes_without_a_body_need_no_type(client: httpx.AsyncClient) -> None:
+    assert (await client.delete("/memories/1,2,3")).json() == {"deleted": False}
+    assert _code(await client.request("DELETE", "/link", content=b"{}")) == (415, "unsupported_media_type")
+
+
+async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClient) -> None:
+    for path in ("/", "/ping", "/memories/9", "/nowhere", "/graphql", "/static/icon.svg"):
+        answer = await client.get(path)
+        assert answer.headers.get_list("X-Content-Type-Options") == ["nosniff"], path
+        assert answer.headers.get_list("Referrer-Policy") == ["no-referrer"], path
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin", path
+
+
+@pytest.fixture
+async def narrow(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    """A client on an app that takes bodies of 2,000 bytes."""
+    app = app_for(services)
+    guard = Guard(app, host_names=HOSTS, max_body_bytes=2_000)
+    transport = httpx.ASGITransport(guard)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened,
+    ):
+        yield opened
+
+
+async def _chunks(size: int, sent: list[int]) -> AsyncIterator[bytes]:
+    for _ in range(0, size, 500):
+        sent.append(500)
+        yield b" " * 500
+
+
+async def test_large_bodies_are_refused(narrow: httpx.AsyncClient) -> None:
+    for path in ("/remember", "/graphql", "/store_bulk"):
+        announced = await narrow.post(path, content=b" " * 2_001, headers=JSON)
+        assert _code(announced) == (413, "too_large")
+        assert announced.headers["Connection"] == "close"
+        sent: list[int] = []
+        chunked = await narrow.post(path, content=_chunks(100_000, sent), headers=JSON)
+        assert chunked.status_code == 413
+        assert "too_large" in chunked.text
+        assert sum(sent) < 5_000
+
+
+async def test_an_import_is_not_bounded_as_a_whole(narrow: httpx.AsyncClient) -> None:
+    lines = b"".join(b'{"type": "memory", "content": "line %d"}\n' % number for number in range(500))
+    answer = await narrow.post("/import", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.json()["memories"]["created"] == 500
+
+
+@pytest.mark.parametrize(
+    ("headers", "admitted"),
+    [
+        ({"host": "localhost:9595"}, True),
+        ({"host": "localhost:9595", "origin": "http://localhost:9595"}, True),
+        ({"host": "localhost:9595", "origin": "http://evil.example"}, False),
+        ({"host": "localhost:9595", "origin": "null"}, False),
+        ({"host": "evil.example"}, False),
+        ({}, False),
+    ],
+)
+async def test_websockets_are_checked_at_the_handshake(headers: dict[str, str], admitted: bool) -> None:
+    reached: list[Scope] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        reached.append(scope)
+
+    sent: list[Any] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    guard = Guard(app, host_names=HOSTS, max_body_bytes=1)
+    await guard({"type": "websocket", "path": "/graphql", "headers": raw}, receive, send)
+    assert bool(reached) is admitted
+    assert [one["type"] for one in sent] == ([] if admitted else ["websocket.close"])
+
+
+@pytest.mark.parametrize(
+    ("authority", "host"),
+    [("A:1", "a"), ("[::1]:1", "[::1]"), ("a:", "a"), ("a:1x", ""), ("[::1]1", ""), ("", ""), ("a:1:2", "")],
+)
+def test_host_of(authority: str, host: str) -> None:
+    assert host_of(authority) == host
