@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
-from sfm_graph import __version__
 from sfm_graph.api.gql.router import graphql_router
 from sfm_graph.api.guard import Guard
 from sfm_graph.api.metrics import MeteredApp, Metrics
@@ -54,7 +55,7 @@ def _app(settings: Settings, runtime: Callable[[], AbstractAsyncContextManager[S
                 yield
 
     app = _Documented(
-        title="sfm_graph", version=__version__, description=_DESCRIPTION,
+        title="sfm_graph", version=version("sfm-graph"), description=_DESCRIPTION,
         lifespan=lifespan, docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.metrics = metrics
@@ -94,3 +95,10 @@ class _Documented(FastAPI):
             document.setdefault("components", {}).setdefault("schemas", {}).update(COMPONENTS)
             self.openapi_schema = document
         return self.openapi_schema
+
+
+def _version() -> str:
+    try:
+        return version("sfm-graph")
+    except PackageNotFoundError:  # imported from a folder that was never installed
+        return "0"

@@ -33,7 +33,9 @@ class Served:
         self.data_dir = data_dir
         environment = os.environ | {"SFM_DATA_DIR": str(data_dir), "SFM_PORT": str(self.port)}
         command = [sys.executable, "-c", "from sfm_graph.cli import main; main()", "serve"]
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     def wait_until_ready(self) -> float:
         """Seconds until it answered."""
@@ -106,7 +108,8 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_written(data_dir: Path
         served.wait_until_ready()
         acknowledged: list[set[str]] = [set() for _ in range(4)]
         writers = [
-            threading.Thread(target=_write_until_dead, args=(served, place, acknowledged[place])) for place in range(4)
+            threading.Thread(target=_write_until_dead, args=(served, place, acknowledged[place]))
+            for place in range(4)
         ]
         for writer in writers:
             writer.start()

@@ -4,8 +4,6 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from graphql_client import Graph, open_graph
-
 from graphql import (
     GraphQLEnumType,
     GraphQLField,
@@ -19,6 +17,8 @@ from graphql import (
     get_named_type,
     is_leaf_type,
 )
+from graphql_client import Graph, open_graph
+
 from sfm_graph.api.gql.schema import schema_sdl
 from sfm_graph.services.registry import Services
 

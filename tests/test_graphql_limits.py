@@ -6,9 +6,9 @@ from itertools import cycle, islice
 from typing import Any
 
 import pytest
+from graphql import get_introspection_query, parse
 from graphql_client import Graph, open_graph
 
-from graphql import get_introspection_query, parse
 from sfm_graph.api.gql import context as context_module
 from sfm_graph.api.gql.limits import MAX_ALIASES, MAX_DEPTH, excess_of
 from sfm_graph.services.memory_reads import MemoryReads

@@ -10,6 +10,9 @@ from sfm_graph.domain.memory import Memory, NewMemory
 from sfm_graph.errors import CoordinateImmutable, KeyTaken, SfmError, VersionConflict
 from sfm_graph.store.memories import Located
 
+# The system's: what a host process does to the seed of `random` must not make two places meet.
+_random = random.SystemRandom()
+
 
 @dataclass(frozen=True, slots=True)
 class Insert:
@@ -103,7 +106,7 @@ def require_version(expected: int | None, prior: Memory) -> VersionConflict | No
 
 def free_coordinate() -> Coordinate:
     """Three axes in [0, 1): 156 random bits, so that chosen coordinates do not meet."""
-    return (random.random(), random.random(), random.random())  # noqa: S311 - a place, not a secret
+    return (_random.random(), _random.random(), _random.random())
 
 
 def stored_ids(decisions: Iterable[Decision]) -> list[MemoryId]:

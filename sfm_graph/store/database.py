@@ -70,7 +70,7 @@ class Session:
         return row
 
     async def run(self, name: str, /, **parameters: Any) -> None:
-        """Run a named statement without a result; in a write session it is only sent with the next one that has."""
+        """Run a named statement without a result."""
         await self._connection.execute(statement(name), parameters)
 
     async def dynamic(self, query: sql.Composable | str, parameters: Any = None) -> list[Row]:
@@ -163,8 +163,7 @@ class Database:
         for attempt in range(WRITE_ATTEMPTS):
             try:
                 with translated():
-                    # In pipeline mode BEGIN and COMMIT travel with the first and the last statement.
-                    async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+                    async with self._pool.connection() as connection, connection.transaction():
                         return await work(WriteSession(connection))
             except _Race as race:
                 if attempt == WRITE_ATTEMPTS - 1:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphql import GraphQLError, GraphQLSyntaxError
+
 from sfm_graph.api.problems import INTERNAL_ERROR
 from sfm_graph.errors import QueryTooComplex, SfmError
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from strawberry.extensions import SchemaExtension
-
 from graphql import (
     DocumentNode,
     FieldNode,
@@ -26,6 +24,8 @@ from graphql import (
     SelectionSetNode,
     type_from_ast,
 )
+from strawberry.extensions import SchemaExtension
+
 from sfm_graph.errors import QueryTooComplex, TooLarge
 
 MAX_QUERY_CHARS = 100_000

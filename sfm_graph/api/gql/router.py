@@ -5,11 +5,11 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from graphql import GraphQLError
 from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
-from graphql import GraphQLError
 from sfm_graph.api.bodies import read_object
 from sfm_graph.api.gql.context import Context
 from sfm_graph.api.gql.errors import rendered

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Annotated, Any, NewType, TypeVar
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition
 
-from graphql import GraphQLError
 from sfm_graph.domain import validate
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind, WriteOperation

@@ -4,10 +4,10 @@ from functools import cache
 from typing import Any
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.extensions import MaxTokensLimiter, ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 
-from graphql import GraphQLError
 from sfm_graph.api.gql.errors import log_unexpected
 from sfm_graph.api.gql.limits import MAX_TOKENS, RequestLimits
 from sfm_graph.api.gql.mutation import Mutation

@@ -68,7 +68,7 @@ def _clean(schema: Schema) -> Schema:
 
 
 # Names are printable and have no spaces around them; ASCII is the part of that which a pattern can say.
-NAME = {"pattern": r"^[!-~]([ -~]*[!-~])?$"}
+NAME: Schema = {"pattern": r"^[!-~]([ -~]*[!-~])?$"}
 NAMESPACE = string(
     "The isolation border; comes to be with its first write",
     least=1, most=validate.MAX_NAMESPACE_CHARS, default="default", **NAME,
@@ -79,7 +79,7 @@ FLOAT: Schema = {"type": "number"}
 OBJECT: Schema = {"type": "object"}
 TIME = string("ISO 8601; UTC without an offset", format="date-time")
 KIND = string("", enum=[kind.value for kind in MemoryKind])
-COORDINATE_TEXT = {"pattern": r"^-?[0-9]+(\.[0-9]+)?(,-?[0-9]+(\.[0-9]+)?)*$"}
+COORDINATE_TEXT: Schema = {"pattern": r"^-?[0-9]+(\.[0-9]+)?(,-?[0-9]+(\.[0-9]+)?)*$"}
 COORDINATE = many(FLOAT, least=1, most=validate.MAX_COORDINATE_AXES)
 KEY = string("The caller's own id, unique in the namespace", least=1, most=validate.MAX_KEY_CHARS, **NAME)
 VERSION = integer(1, 2**31 - 1, "The version that must be stored, else 409; also by If-Match")
