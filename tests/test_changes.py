@@ -11,7 +11,6 @@ from sfm_graph.services.registry import Services
 from sfm_graph.store.database import Database
 from sfm_graph.store.statements import statement
 
-WRITERS = 6
 KEYS = 8
 
 
@@ -79,15 +78,16 @@ async def _read(database: Database, namespace_id: int, stop: asyncio.Event) -> l
         await asyncio.sleep(0.003)
 
 
-async def test_a_cursor_loses_repeats_and_reorders_nothing(services: Services, database_dsn: str) -> None:
+async def stress(services: Services, dsn: str, *, writers: int, rounds: int) -> int:
+    """Write and read side by side; asserts that no reader loses, repeats or reorders anything. The rows written."""
     namespace = await services.namespaces.put("log", settings=None, model=None)
-    database = Database(database_dsn, role="sfm_service")
+    database = Database(dsn, role="sfm_service")
     await database.open()
     stop, committed = asyncio.Event(), set[int]()
-    idle = asyncio.create_task(_idle(database_dsn, namespace.id, stop))
+    idle = asyncio.create_task(_idle(dsn, namespace.id, stop))
     readers = [asyncio.create_task(_read(database, namespace.id, stop)) for _ in range(3)]
     await asyncio.sleep(0.05)
-    await asyncio.gather(*(_write(database_dsn, namespace.id, seed, 40, committed) for seed in range(WRITERS)))
+    await asyncio.gather(*(_write(dsn, namespace.id, seed, rounds, committed) for seed in range(writers)))
     stop.set()
     await idle
     for seen in await asyncio.gather(*readers):
@@ -98,6 +98,11 @@ async def test_a_cursor_loses_repeats_and_reorders_nothing(services: Services, d
             of_key = [change for change, entity in seen if entity == key]
             assert of_key == sorted(of_key), "one key's changes came out of order"
     await database.close()
+    return len(committed)
+
+
+async def test_a_cursor_loses_repeats_and_reorders_nothing(services: Services, database_dsn: str) -> None:
+    assert await stress(services, database_dsn, writers=6, rounds=40) > 100
 
 
 async def test_a_sequence_watermark_would_lose_changes(services: Services, database_dsn: str) -> None:

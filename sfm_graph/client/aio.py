@@ -157,7 +157,7 @@ class AsyncMemorySystem:
             first=validate.integer(top_k, "top_k", low=1, high=MAX_RECALL),
             kinds=tuple(validate.choice(one, MemoryKind, "kind") for one in kinds),
             where=parse_filters(options.get("filters")),
-            weights=RecallWeights() if options.get("hybrid", True) else RecallWeights(dense=1.0, lexical=0.0),
+            weights=None if options.get("hybrid", True) else RecallWeights(dense=1.0, lexical=0.0),
             embedding=None if embedding is None else validate.embedding(embedding),
         )
         async with self._services.views.open() as view:

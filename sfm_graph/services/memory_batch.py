@@ -8,6 +8,7 @@ from sfm_graph.domain import inputs
 from sfm_graph.domain.identity import MemoryId, MemoryRef
 from sfm_graph.domain.memory import BulkResult, FailedItem, Memory, NewMemory, StoredMemory, WriteOperation
 from sfm_graph.domain.namespace import Namespace, StoredModel
+from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.errors import ModelMismatch, SfmError
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.store_plan import Decision, Insert, Keep, Update, decide, index_located, references, waves
@@ -213,3 +214,19 @@ def refuse(failed: dict[int, SfmError], index: int, error: SfmError, partial: bo
 def failed_items(failed: Mapping[int, SfmError]) -> tuple[FailedItem, ...]:
     """Refused items in the order of the request."""
     return tuple(FailedItem(index, failed[index].code, failed[index].message) for index in sorted(failed))
+
+
+def encode_bulk(result: Bulk) -> dict[str, Any]:
+    """The JSON of a result that is kept for an idempotency key."""
+    return {
+        "stored": [[memory_state(one.memory), one.operation] for one in result.stored],
+        "failed": [[one.index, one.code, one.message] for one in result.failed],
+    }
+
+
+def decode_bulk(namespace: str, kept: Mapping[str, Any]) -> Bulk:
+    """The result that was kept."""
+    return BulkResult(
+        tuple(StoredMemory(memory_from_state(namespace, one), WriteOperation(done)) for one, done in kept["stored"]),
+        tuple(FailedItem(*one) for one in kept["failed"]),
+    )

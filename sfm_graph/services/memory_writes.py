@@ -9,12 +9,10 @@ from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.identity import MemoryId, MemoryRef
 from sfm_graph.domain.memory import (
     BulkResult,
-    FailedItem,
     Memory,
     MemoryPatch,
     NewMemory,
     StoredMemory,
-    WriteOperation,
 )
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.states import memory_from_state, memory_state
@@ -22,7 +20,15 @@ from sfm_graph.domain.where import Where
 from sfm_graph.errors import MemoryNotFound, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, once
 from sfm_graph.services.indexing import INLINE_ITEMS, Indexing
-from sfm_graph.services.memory_batch import Bulk, CheckedMemories, MemoryBatch, PreparedMemories, check_memories
+from sfm_graph.services.memory_batch import (
+    Bulk,
+    CheckedMemories,
+    MemoryBatch,
+    PreparedMemories,
+    check_memories,
+    decode_bulk,
+    encode_bulk,
+)
 from sfm_graph.services.store_plan import Update, require_version
 from sfm_graph.store import memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
@@ -123,8 +129,8 @@ class MemoryWrites:
                 "store",
                 key,
                 store,
-                _encode_bulk,
-                lambda kept: _decode_bulk(namespace, kept),
+                encode_bulk,
+                lambda kept: decode_bulk(namespace, kept),
             )
 
         return await self._database.write(work)
@@ -293,17 +299,3 @@ def _merged(memory: Memory, patch: MemoryPatch) -> NewMemory:
 def _bounded(items: Sequence[object]) -> None:
     if len(items) > validate.MAX_BULK_ITEMS:
         raise TooLarge(f"{len(items)} items; one transaction takes at most {validate.MAX_BULK_ITEMS}")
-
-
-def _encode_bulk(result: Bulk) -> dict[str, Any]:
-    return {
-        "stored": [[memory_state(one.memory), one.operation] for one in result.stored],
-        "failed": [[one.index, one.code, one.message] for one in result.failed],
-    }
-
-
-def _decode_bulk(namespace: str, kept: Mapping[str, Any]) -> Bulk:
-    return BulkResult(
-        tuple(StoredMemory(memory_from_state(namespace, one), WriteOperation(done)) for one, done in kept["stored"]),
-        tuple(FailedItem(*one) for one in kept["failed"]),
-    )

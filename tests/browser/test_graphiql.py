@@ -7,19 +7,17 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
-import strawberry
 import uvicorn
-from fastapi import FastAPI, Response
 from playwright.async_api import Page, Route, async_playwright, expect
-from strawberry.fastapi import GraphQLRouter
 
 from sfm_graph.api import pages
-from sfm_graph.api.pages import graphiql_page, pages_router, read_texts
+from sfm_graph.api.pages import read_texts
+from sfm_graph.app import app_for, operations_folder
+from sfm_graph.services.registry import Services
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -34,49 +32,8 @@ FLAGS = [
 VENDOR = Path(pages.__file__).parent / "static" / "vendor"
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome")
-needs_websockets = pytest.mark.skipif(
-    find_spec("websockets") is None and find_spec("wsproto") is None,
-    reason="uvicorn has no WebSocket library here",
-)
 
-
-@strawberry.type
-class Query:
-    @strawberry.field
-    def greet(self, name: str) -> str:
-        return f"Good day, {name}"
-
-
-@strawberry.type
-class Subscription:
-    @strawberry.subscription
-    async def count(self, upto: int) -> AsyncIterator[int]:
-        for number in range(upto):
-            yield number
-
-
-OPERATIONS = {
-    "greet": "query Greet($name: String!) {\n  greet(name: $name)\n}\n",
-    "count": "subscription Count {\n  count(upto: 3)\n}\n",
-}
-VARIABLES = {"greet": '{"name": "Ada"}'}
-ANSWER = '"greet": "Good day, Ada"'  # what the first operation answers
-
-
-def make_app() -> FastAPI:
-    """The app under test: the pages in front of a two-field schema."""
-    app = FastAPI(docs_url=None, redoc_url=None)
-    app.include_router(pages_router(OPERATIONS, VARIABLES))
-
-    @app.get("/graphql", include_in_schema=False)
-    async def graphiql() -> Response:
-        return graphiql_page()
-
-    app.include_router(
-        GraphQLRouter(strawberry.Schema(Query, subscription=Subscription), graphql_ide=None),
-        prefix="/graphql",
-    )
-    return app
+OPERATIONS = read_texts(operations_folder(), ".graphql")
 
 
 @dataclass
@@ -93,10 +50,10 @@ class Visit:
 
 
 @pytest.fixture
-async def url() -> AsyncIterator[str]:
-    """The address of `make_app()` served on a free loopback port."""
+async def url(services: Services) -> AsyncIterator[str]:
+    """The address of the product's app served on a free loopback port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(), log_level="warning", lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(app_for(services), log_level="warning", lifespan="on"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
@@ -137,7 +94,8 @@ async def test_graphiql_runs_an_example_operation(visit: Visit) -> None:
     page = await visit.open("/graphql")
     await expect(page.get_by_role("tab")).to_have_count(len(OPERATIONS))
     await page.get_by_role("button", name="Execute query").click()
-    await expect(page.locator(".result-window")).to_contain_text(ANSWER)
+    await expect(page.locator(".result-window")).to_contain_text('"operation": "CREATED"')
+    await expect(page.locator(".result-window")).not_to_contain_text("errors")
 
 
 @needs_chromium
@@ -149,18 +107,6 @@ async def test_graphiql_panels_open(visit: Visit) -> None:
     await expect(page.locator(".graphiql-explorer-root")).to_contain_text("Query")
     await page.get_by_role("button", name="Open settings dialog").click()
     await expect(page.get_by_role("dialog")).to_contain_text("Theme")
-
-
-@needs_chromium
-@needs_websockets
-async def test_graphiql_follows_a_subscription(visit: Visit) -> None:
-    page = await visit.open("/graphql")
-    await page.get_by_role("tab").filter(has_text="Count").click()
-    # GraphiQL notes the operation's name after a pause, and the CSP forbids Playwright's own way of waiting.
-    while await page.evaluate("localStorage.getItem('graphiql:operationName')") != "Count":
-        await page.wait_for_timeout(20)
-    await page.get_by_role("button", name="Execute query").click()
-    await expect(page.locator(".result-window")).to_contain_text('"count": 2')
 
 
 @needs_chromium
@@ -182,10 +128,10 @@ async def test_the_rest_documentation_renders(visit: Visit) -> None:
     await expect(page.get_by_role("button", name="Execute")).to_be_visible()
 
 
-async def test_static_files_are_cached_and_pages_are_guarded() -> None:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url="http://localhost") as client:
+async def test_static_files_are_cached_and_pages_are_guarded(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url) as client:
         page = await client.get("/graphql", headers={"Accept": "text/html"})
-        assert page.headers["Vary"] == "Accept"
+        assert "Accept" in page.headers["Vary"]
         assert "unsafe" not in page.headers["Content-Security-Policy"]
         versioned = await client.get("/static/vendor/react-18.2.0.min.js")
         assert versioned.headers["Cache-Control"] == "public, max-age=31536000, immutable"

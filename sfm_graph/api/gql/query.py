@@ -85,7 +85,7 @@ class Query:
         ] = None,
         where: WhereArg = None,
         weights: Annotated[
-            RecallWeights | None, strawberry.argument(description="How much each leg counts; equal when null.")
+            RecallWeights | None, strawberry.argument(description="How much each leg counts; null: the shares measured to suit the embedding model.")
         ] = None,
         embedding: Annotated[
             Vector | None, strawberry.argument(description="The query's vector, instead of the computed one.")

@@ -144,7 +144,7 @@ def recall_query(
         first=page_size(first),
         kinds=tuple(dict.fromkeys(kinds or ())),
         where=where_of(where),
-        weights=_weights(weights) if weights else recall_domain.RecallWeights(),
+        weights=_weights(weights) if weights else None,
         embedding=None if embedding is None else validate.embedding(embedding),
     )
 

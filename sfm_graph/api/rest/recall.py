@@ -82,7 +82,7 @@ def _query(call: Call) -> RecallQuery:
         first=call.integer("top_k", 5, high=MAX_RECALL),
         kinds=_kinds(call.get("kind")),
         where=parse_filters(call.get("filters")),
-        weights=RecallWeights() if call.flag("hybrid", default=True) else _DENSE_ONLY,
+        weights=None if call.flag("hybrid", default=True) else _DENSE_ONLY,
         embedding=None if embedding is None else validate.embedding(embedding),
     )
 
