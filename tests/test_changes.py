@@ -63,12 +63,12 @@ async def _idle(dsn: str, namespace_id: int, stop: asyncio.Event) -> None:
 
 async def _read(database: Database, namespace_id: int, stop: asyncio.Event) -> list[tuple[int, int]]:
     async with database.read() as session:
-        (since,) = await session.one("snapshot")
+        since = session.snapshot
     seen: list[tuple[int, int]] = []
     while True:
         last = stop.is_set()
         async with database.read() as session:
-            (now,) = await session.one("snapshot")
+            now = session.snapshot
             rows = await session.rows("changes_since", namespace_id=namespace_id, since=since)
         assert Snapshot(since).precedes(Snapshot(now))
         seen += [(row[0], row[2]) for row in rows]

@@ -49,5 +49,4 @@ class Views:
         """A view for one request; it holds a database connection until it is closed."""
         pinned = self._hot_text.pinned()
         async with self._database.read() as session:
-            (snapshot,) = await session.one("snapshot")
-            yield View(session, pinned, Snapshot(snapshot))
+            yield View(session, pinned, Snapshot(session.snapshot))

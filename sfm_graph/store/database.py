@@ -34,6 +34,9 @@ _RACES = (
 # Converting a row to an object takes about 10 us: a slice stalls the event loop for less than 5 ms.
 SLICE_ROWS = 400
 
+# One round trip for both.
+_BEGIN_READING = "begin isolation level repeatable read read only; select pg_current_snapshot()::text"
+
 set_json_loads(orjson.loads)
 
 
@@ -86,7 +89,14 @@ class Session:
 
 
 class ReadSession(Session):
-    """A repeatable-read, read-only transaction: every statement sees one snapshot."""
+    """A repeatable-read, read-only transaction: every statement sees one snapshot.
+
+    `snapshot` is that snapshot's text, good as a cursor: a transaction that writes nothing is in no cursor.
+    """
+
+    def __init__(self, connection: AsyncConnection, snapshot: str) -> None:
+        super().__init__(connection)
+        self.snapshot = snapshot
 
 
 class WriteSession(Session):
@@ -152,8 +162,10 @@ class Database:
         with translated():
             async with self._pool.connection() as connection:
                 try:
-                    await connection.execute("begin isolation level repeatable read read only")
-                    yield ReadSession(connection)
+                    cursor = await connection.execute(_BEGIN_READING)
+                    cursor.nextset()
+                    row = await cursor.fetchone()
+                    yield ReadSession(connection, row[0] if row else "")
                 finally:
                     if not connection.closed:
                         await connection.execute("rollback")

@@ -1,7 +1,3 @@
--- name: snapshot
--- The cursor of this repeatable-read transaction. It writes nothing, or its own xid would be in its cursor.
-select pg_current_snapshot()::text;
-
 -- name: changed_memories
 -- Memories changed by what became visible since a snapshot: exact under concurrent writers, savepoints and rollbacks.
 -- The entity is no part of the condition: an index that begins with it would be scanned whole.

@@ -11,9 +11,9 @@ unknown_record, invalid_link or invalid_document.
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-import orjson
-
 from sfm_graph.adapters.readers import BadRecord, LinkRecord, MemoryRecord, Record
+from sfm_graph.domain.strict_json import parse_json
+from sfm_graph.errors import InvalidInput
 
 MAX_LINE_BYTES = 20_000_000
 _CHUNK_BYTES = 1 << 18
@@ -77,9 +77,9 @@ def parse_line(number: int, line: bytes, max_line_bytes: int = MAX_LINE_BYTES) -
     if len(line.rstrip(b"\r\n")) > max_line_bytes:
         return BadRecord(number, "line_too_long", f"the line is longer than {max_line_bytes:,} bytes")
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return BadRecord(number, "invalid_json", f"not JSON in UTF-8: {error.msg} (column {error.colno})")
+        value = parse_json(line)
+    except InvalidInput as error:
+        return BadRecord(number, "invalid_json", error.message)
     if not isinstance(value, dict):
         return BadRecord(number, "unknown_record", "the line is not a JSON object")
     return _record(number, value)

@@ -85,7 +85,8 @@ class Query:
         ] = None,
         where: WhereArg = None,
         weights: Annotated[
-            RecallWeights | None, strawberry.argument(description="How much each leg counts; null: the shares measured to suit the embedding model.")
+            RecallWeights | None,
+            strawberry.argument(description="How much each leg counts; null: as suits the model."),
         ] = None,
         embedding: Annotated[
             Vector | None, strawberry.argument(description="The query's vector, instead of the computed one.")
