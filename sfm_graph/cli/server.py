@@ -161,6 +161,8 @@ async def _serve(settings: "Settings", listener: socket.socket) -> None:
         # What is there now stays: every full collection that walked it would stall the loop, up to 100 ms.
         gc.collect()
         gc.freeze()
+        # Threads that prepare bulk writes give the interpreter back to the loop after 1 ms, not 5.
+        sys.setswitchinterval(0.001)
         config = uvicorn.Config(
             app_for(services), http="httptools", log_config=None, access_log=False, server_header=False,
             timeout_graceful_shutdown=settings.graceful_timeout_seconds,

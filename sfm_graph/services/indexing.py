@@ -12,13 +12,12 @@ from sfm_graph.domain.namespace import ModelIdentity
 from sfm_graph.domain.recall import RecallWeights
 from sfm_graph.domain.words import part_texts
 from sfm_graph.ports.embedder import Embedder
+from sfm_graph.services.offload import INLINE_ITEMS
 from sfm_graph.store.search_columns import SearchColumns, search_columns
 from sfm_graph.store.vector_types import half_vectors
 
 # Of models that callers compute themselves: above this HNSW answers sooner, at a recall above .99.
 LEARNED_EXACT_SCAN_LIMIT = 10_000
-# A memory's words take about 0.05 ms: more than this many would stall the event loop noticeably.
-INLINE_ITEMS = 20
 # Text of one memory above this is cut into words in a thread, too.
 INLINE_CHARS = 50_000
 

@@ -1,6 +1,5 @@
 """Making, changing, removing and reading links. Each mutation is one transaction."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from sfm_graph.domain.states import link_from_state, link_state
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.errors import LinkNotFound, MemoryNotFound, SfmError, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, once
-from sfm_graph.services.indexing import INLINE_ITEMS
+from sfm_graph.services.offload import offload
 from sfm_graph.services.view import View
 from sfm_graph.store import links, memories, namespaces
 from sfm_graph.store.database import Database, WriteSession
@@ -68,10 +67,7 @@ class Links:
         validate.namespace(namespace)
         if len(requests) > validate.MAX_BULK_ITEMS:
             raise TooLarge(f"{len(requests)} links; one transaction takes at most {validate.MAX_BULK_ITEMS}")
-        if len(requests) <= INLINE_ITEMS:
-            given, failed = _checked(namespace, requests, partial)
-        else:
-            given, failed = await asyncio.to_thread(_checked, namespace, requests, partial)
+        given, failed = await offload(len(requests), _checked, namespace, requests, partial)
 
         async def work(session: WriteSession) -> BulkLinks:
             scope = await namespaces.lock(session, namespace)
@@ -203,6 +199,28 @@ async def _make(
     ends = await memories.resolve(
         session, scope.id, [ref for one in given.values() for ref in (one.source, one.target)]
     )
+    rows = await offload(len(given), _rows, scope, given, ends, failed, partial)
+    done: dict[int, StoredLink] = {}
+    for wave in _waves(rows):
+        prior = {
+            links.identity_of(one): one
+            for one in await links.lock(session, scope.id, scope.name, list(wave.values()))
+        }
+        done |= await _write_wave(session, scope, given, wave, prior, failed, partial=partial, skip=skip)
+    return BulkResult(
+        tuple(done[index] for index in sorted(done)),
+        tuple(FailedItem(index, failed[index].code, failed[index].message) for index in sorted(failed)),
+    )
+
+
+def _rows(
+    scope: Namespace,
+    given: Mapping[int, NewLink],
+    ends: Mapping[MemoryRef, MemoryId],
+    failed: dict[int, SfmError],
+    partial: bool,
+) -> dict[int, LinkRow]:
+    """The links with their ends resolved; what misses an end is noted, or raised."""
     rows: dict[int, LinkRow] = {}
     for index, one in given.items():
         missing = [ref for ref in (one.source, one.target) if ref not in ends]
@@ -216,17 +234,7 @@ async def _make(
                 ends[one.source], ends[one.target], one.type, one.weight, one.properties or {},
                 one.valid_from, one.valid_to,
             )  # fmt: skip
-    done: dict[int, StoredLink] = {}
-    for wave in _waves(rows):
-        prior = {
-            links.identity_of(one): one
-            for one in await links.lock(session, scope.id, scope.name, list(wave.values()))
-        }
-        done |= await _write_wave(session, scope, given, wave, prior, failed, partial=partial, skip=skip)
-    return BulkResult(
-        tuple(done[index] for index in sorted(done)),
-        tuple(FailedItem(index, failed[index].code, failed[index].message) for index in sorted(failed)),
-    )
+    return rows
 
 
 async def _write_wave(

@@ -11,10 +11,11 @@ from sfm_graph.domain.namespace import Namespace, StoredModel
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.errors import ModelMismatch, SfmError
 from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.offload import offload
 from sfm_graph.services.store_plan import Decision, Insert, Keep, Update, decide, index_located, references, waves
 from sfm_graph.store import memories, namespaces
 from sfm_graph.store.database import WriteSession
-from sfm_graph.store.memories import Stamp
+from sfm_graph.store.memories import Located, Stamp
 from sfm_graph.store.search_columns import SearchColumns
 
 Bulk = BulkResult[StoredMemory]
@@ -106,24 +107,35 @@ class MemoryBatch:
         given, failed = prepared.given, dict(prepared.failed)
         places = list(given)
         for wave in waves(list(given.values())):
-            decisions: dict[int, Decision] = {}
             indexes = [places[place] for place in wave]
             wanted = [ref for index in indexes for ref in references(given[index])]
             located = await memories.lock(self._session, self._target.id, self._target.name, wanted) if wanted else []
-            stored = index_located(located)
-            for index in indexes:
-                decision = decide(given[index], stored, skip_unchanged=self._skip_unchanged)
-                if isinstance(decision, Insert | Update):
-                    decision = self._mismatch(decision.memory, prepared.columns[index]) or decision
-                if isinstance(decision, SfmError):
-                    refuse(failed, index, decision, self._partial)
-                else:
-                    decisions[index] = decision
+            decisions = await offload(len(indexes), self._decided, indexes, prepared, located, failed)
             done |= await self._carry_out(decisions, prepared.columns)
         return BulkResult(
             tuple(done[index] for index in sorted(done)),
             failed_items(failed),
         )
+
+    def _decided(
+        self,
+        indexes: Sequence[int],
+        prepared: PreparedMemories,
+        located: Sequence[Located],
+        failed: dict[int, SfmError],
+    ) -> dict[int, Decision]:
+        """What to do for each place; what is refused is noted, or raised."""
+        decisions: dict[int, Decision] = {}
+        stored = index_located(located)
+        for index in indexes:
+            decision = decide(prepared.given[index], stored, skip_unchanged=self._skip_unchanged)
+            if isinstance(decision, Insert | Update):
+                decision = self._mismatch(decision.memory, prepared.columns[index]) or decision
+            if isinstance(decision, SfmError):
+                refuse(failed, index, decision, self._partial)
+            else:
+                decisions[index] = decision
+        return decisions
 
     async def _carry_out(
         self, decisions: Mapping[int, Decision], columns: Mapping[int, SearchColumns]
@@ -143,31 +155,44 @@ class MemoryBatch:
         columns: Mapping[int, SearchColumns],
     ) -> dict[int, StoredMemory]:
         """Write rows and search columns, by place in the request; an update without new columns keeps its old."""
+        done = await self._insert(inserts, columns) if inserts else {}
+        return done | (await self._update(updates, columns) if updates else {})
+
+    async def _insert(
+        self, inserts: Sequence[tuple[int, Insert]], columns: Mapping[int, SearchColumns]
+    ) -> dict[int, StoredMemory]:
+        self._require_match([(one.memory, columns[index]) for index, one in inserts])
+        model = await self._model()
+        rows = [(one.memory, columns[index]) for index, one in inserts]
+        inserted = await memories.insert(self._session, self._target.id, model.id, rows)
+        return {
+            index: StoredMemory(stored_memory(self._target.name, *written, one.memory), WriteOperation.CREATED)
+            for written, (index, one) in zip(inserted, inserts, strict=True)
+        }
+
+    async def _update(
+        self, updates: Sequence[tuple[int, Update]], columns: Mapping[int, SearchColumns]
+    ) -> dict[int, StoredMemory]:
         session, target = self._session, self._target
-        done: dict[int, StoredMemory] = {}
-        searched: list[tuple[int, MemoryId, NewMemory]] = []
-        if inserts:
-            inserted = await memories.insert(session, target.id, [one.memory for _, one in inserts])
-            for (memory_id, stamp), (index, insert) in zip(inserted, inserts, strict=True):
-                memory = stored_memory(target.name, memory_id, insert.memory, stamp)
-                done[index] = StoredMemory(memory, WriteOperation.CREATED)
-                searched.append((index, memory_id, insert.memory))
-        if updates:
-            stamps = await memories.update(session, target.id, [(one.prior.id, one.memory) for _, one in updates])
-            replaced = [(index, one.prior.id, one.memory) for index, one in updates if index in columns]
-            await memories.delete_search(session, target.id, [memory_id for _, memory_id, _ in replaced])
-            searched += replaced
-            for index, update in updates:
-                memory = stored_memory(target.name, update.prior.id, update.memory, stamps[update.prior.id])
-                done[index] = StoredMemory(memory, WriteOperation.UPDATED)
-        if searched:
-            for index, _, given in searched:
-                if mismatch := self._mismatch(given, columns[index]):
-                    raise mismatch
+        replaced = [(index, one) for index, one in updates if index in columns]
+        self._require_match([(one.memory, columns[index]) for index, one in replaced])
+        stamps = await memories.update(session, target.id, [(one.prior.id, one.memory) for _, one in updates])
+        if replaced:
             model = await self._model()
-            rows_of_search = [(memory_id, columns[index]) for index, memory_id, _ in searched]
-            await memories.insert_search(session, target.id, model.id, rows_of_search)
-        return done
+            await memories.delete_search(session, target.id, [one.prior.id for _, one in replaced])
+            rows = [(one.prior.id, columns[index]) for index, one in replaced]
+            await memories.insert_search(session, target.id, model.id, rows)
+        return {
+            index: StoredMemory(
+                stored_memory(target.name, one.prior.id, stamps[one.prior.id], one.memory), WriteOperation.UPDATED
+            )
+            for index, one in updates
+        }
+
+    def _require_match(self, written: Sequence[tuple[NewMemory, SearchColumns]]) -> None:
+        for memory, columns in written:
+            if mismatch := self._mismatch(memory, columns):
+                raise mismatch
 
     async def _model(self) -> StoredModel:
         """The model that the namespace's vectors belong to; a namespace without one gets the service's."""
@@ -194,7 +219,7 @@ class MemoryBatch:
         return None
 
 
-def stored_memory(namespace: str, memory_id: MemoryId, stored: NewMemory, stamp: Stamp) -> Memory:
+def stored_memory(namespace: str, memory_id: MemoryId, stamp: Stamp, stored: NewMemory) -> Memory:
     """The memory that a write left behind."""
     return Memory(
         memory_id, namespace, stored.key, stored.coordinate or (), stored.kind, stored.title, stored.content,

@@ -1,6 +1,5 @@
 """Storing, updating, forgetting and erasing memories. Each call is one transaction."""
 
-import asyncio
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.domain.where import Where
 from sfm_graph.errors import MemoryNotFound, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, once
-from sfm_graph.services.indexing import INLINE_ITEMS, Indexing
+from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.memory_batch import (
     Bulk,
     CheckedMemories,
@@ -29,6 +28,7 @@ from sfm_graph.services.memory_batch import (
     decode_bulk,
     encode_bulk,
 )
+from sfm_graph.services.offload import offload
 from sfm_graph.services.store_plan import Update, require_version
 from sfm_graph.store import memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
@@ -75,10 +75,7 @@ class MemoryWrites:
     ) -> PreparedMemories:
         """Validate up to 10,000 memories and make their search columns; reads and writes nothing."""
         _bounded(items)
-        if len(items) <= INLINE_ITEMS:
-            checked = check_memories(items, partial=partial, content_keys=content_keys)
-        else:
-            checked = await asyncio.to_thread(check_memories, items, partial=partial, content_keys=content_keys)
+        checked = await offload(len(items), check_memories, items, partial=partial, content_keys=content_keys)
         return await self._with_columns(checked)
 
     async def prepare_changed(
@@ -91,11 +88,11 @@ class MemoryWrites:
         """
         validate.namespace(namespace)
         _bounded(items)
-        checked = await asyncio.to_thread(check_memories, items, partial=True, content_keys=True)
+        checked = await offload(len(items), check_memories, items, partial=True, content_keys=True)
         async with self._database.read() as session:
             target = await namespaces.by_name(session, namespace)
             stored = await memories.digests(session, target.id, checked.references()) if target else {}
-        changed = await asyncio.to_thread(checked.without_stored, stored, pending)
+        changed = await offload(len(items), checked.without_stored, stored, pending)
         prepared = await self._with_columns(changed)
         return prepared, len(checked.given) - len(changed.given)
 

@@ -111,14 +111,17 @@ async def digests(
 
 
 async def insert(
-    session: WriteSession, namespace_id: int, memories: Sequence[NewMemory]
+    session: WriteSession, namespace_id: int, model_id: int, memories: Sequence[tuple[NewMemory, SearchColumns]]
 ) -> list[tuple[MemoryId, Stamp]]:
-    """Insert memories with chosen coordinates, and their change rows. Ids and stamps in order."""
+    """Insert memories with chosen coordinates, their words, vectors and change rows. Ids and stamps in order."""
     rows = await session.rows(
         "memory_insert",
         namespace_id=namespace_id,
-        coordinate=[array_text(memory.coordinate or ()) for memory in memories],
-        **_columns(memories),
+        model_id=model_id,
+        coordinate=[array_text(memory.coordinate or ()) for memory, _ in memories],
+        places=[place for place, (_, search) in enumerate(memories, start=1) for _ in search.vectors],
+        **_columns([memory for memory, _ in memories]),
+        **_search_columns(namespace_id, [search for _, search in memories]),
     )
     return [(row[0], Stamp(*row[1:])) for row in rows]
 
@@ -160,12 +163,8 @@ async def insert_search(
         namespace_id=namespace_id,
         model_id=model_id,
         word_ids=[memory_id for memory_id, _ in columns],
-        lengths=[search.length for _, search in columns],
-        terms=[search.terms for _, search in columns],
-        lexemes=[f"@{namespace_id} {search.lexemes}".rstrip() for _, search in columns],
         embedding_ids=[memory_id for memory_id, search in columns for _ in search.vectors],
-        parts=[part for _, search in columns for part in range(len(search.vectors))],
-        embeddings=[vector for _, search in columns for vector in search.vectors],
+        **_search_columns(namespace_id, [search for _, search in columns]),
     )
 
 
@@ -173,6 +172,16 @@ async def delete_search(session: WriteSession, namespace_id: int, ids: Sequence[
     """Delete the words and vectors of memories whose text is replaced."""
     await session.run("words_delete", namespace_id=namespace_id, ids=list(ids))
     await session.run("embeddings_delete", namespace_id=namespace_id, ids=list(ids))
+
+
+def _search_columns(namespace_id: int, columns: Sequence[SearchColumns]) -> dict[str, list[Any]]:
+    return {
+        "lengths": [search.length for search in columns],
+        "terms": [search.terms for search in columns],
+        "lexemes": [f"@{namespace_id} {search.lexemes}".rstrip() for search in columns],
+        "parts": [part for search in columns for part in range(len(search.vectors))],
+        "embeddings": [vector for search in columns for vector in search.vectors],
+    }
 
 
 def _columns(memories: Sequence[NewMemory]) -> dict[str, list[Any]]:

@@ -36,25 +36,37 @@ where m.namespace_id = %(namespace_id)s and m.id in (
           join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[]);
 
 -- name: memory_insert
--- New memories and their change rows; rows come back in the order of the arrays, which is also that of the new ids.
-with stored as (
-    insert into memories as m (namespace_id, key, coordinate, kind, title, content, payload, importance,
+-- New memories with their words, vectors and change rows; ids ascend in the order of the arrays, and so do the rows.
+with given as materialized (
+    select nextval('memory_ids') as id, u.* from (
+        select * from unnest(%(key)b::text[], %(coordinate)b::text[], %(kind)b::text[], %(title)b::text[],
+                             %(content)b::text[], %(payload)b::text[], %(importance)b::double precision[],
+                             %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[], %(digest)b::bytea[],
+                             %(lengths)b::integer[], %(terms)b::sparsevec[], %(lexemes)b::text[])
+        with ordinality as g (key, coordinate, kind, title, content, payload, importance, valid_from, valid_to,
+                              digest, length, terms, lexemes, place)
+        order by g.place) u
+), stored as (
+    insert into memories as m (namespace_id, id, key, coordinate, kind, title, content, payload, importance,
                                valid_from, valid_to, digest)
-    select %(namespace_id)s, g.key, g.coordinate::double precision[], g.kind, g.title, g.content,
+    select %(namespace_id)s, g.id, g.key, g.coordinate::double precision[], g.kind, g.title, g.content,
            g.payload::jsonb, g.importance, coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity'),
            g.digest
-    from unnest(%(key)b::text[], %(coordinate)b::text[], %(kind)b::text[], %(title)b::text[],
-                %(content)b::text[], %(payload)b::text[], %(importance)b::double precision[],
-                %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[], %(digest)b::bytea[])
-         with ordinality
-         as g (key, coordinate, kind, title, content, payload, importance, valid_from, valid_to, digest, place)
-    order by g.place
+    from given g
     returning m
+), stored_words as (
+    insert into words (namespace_id, memory_id, length, terms, lexemes)
+    select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' ')) from given g
+), stored_embeddings as (
+    insert into embeddings (namespace_id, model_id, memory_id, part, embedding)
+    select %(namespace_id)s, %(model_id)s, g.id, e.part, e.embedding
+    from unnest(%(places)b::bigint[], %(parts)b::smallint[], %(embeddings)b::halfvec[]) as e (place, part, embedding)
+    join given g on g.place = e.place
 ), logged as (
     insert into changes (namespace_id, entity, entity_id, operation, after)
     select %(namespace_id)s, 'memory', (s.m).id, 'create', memory_state(s.m) from stored s
 )
-select (s.m).id, (s.m).version, (s.m).created_at, (s.m).updated_at from stored s;
+select (s.m).id, (s.m).version, (s.m).created_at, (s.m).updated_at from stored s order by 1;
 
 -- name: memory_update
 -- Replace the changeable fields of locked memories, and log the state before and after.
@@ -154,7 +166,7 @@ where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id 
 order by c.id desc limit %(limit)s;
 
 -- name: search_insert
--- The search columns of memories: words, and vectors where there are any.
+-- The search columns of updated memories: words, and vectors where there are any.
 with stored_words as (
     insert into words (namespace_id, memory_id, length, terms, lexemes)
     select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' '))
