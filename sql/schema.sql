@@ -111,7 +111,7 @@ create table words (
     length        integer not null,
     -- Term id -> occurrences, for BM25.
     terms         sparsevec not null,
-    -- '@<namespace>', each distinct word, and '=<term id>' for each term.
+    -- '@<namespace>', each distinct word, and '=<stem>' for each stem that is not itself such a word.
     lexemes       tsvector not null,
     primary key (namespace_id, memory_id)
 );

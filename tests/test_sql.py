@@ -15,7 +15,7 @@ from sfm_graph.domain.where import EVERYTHING, parse_where
 from sfm_graph.services.links import LinkRequest
 from sfm_graph.services.registry import Services
 from sfm_graph.store.embedded.site import _programs
-from sfm_graph.store.search_columns import prefix_query, terms_query
+from sfm_graph.store.search_columns import prefix_query, stems_query
 from sfm_graph.store.statements import all_statements, sql_folder, statement
 from sfm_graph.store.where import listing
 
@@ -139,7 +139,7 @@ async def test_hot_statements_run_on_their_index(crowded: str) -> None:
         ),
         ("memory_words", {"query": prefix_query(large, ["word17"], prefix=True), "after": 0, "pattern": None,
                           "limit": 10}, ["words_lexemes"]),
-        ("lexical_search", {"query": terms_query(large, [17]), "term_ids": [17], "k1": 1.2, "b": 0.75, "limit": 10},
+        ("lexical_search", {"query": stems_query(large, ["word17"]), "term_ids": [17], "k1": 1.2, "b": 0.75, "limit": 10},
          ["words_lexemes"]),
         ("steps_from", {"frontier": [5], "outward": True, "inward": True, "types": None, "limit": 10},
          ["links_out", "links_in"]),

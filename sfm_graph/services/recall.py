@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -37,9 +38,9 @@ _NOTHING = Recall(())
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A query made ready for the legs. `vector` None: no dense leg. `allowed` None: no filter."""
+    """A query made ready for the legs. `terms`: stem -> id. `vector` None: no dense leg. `allowed` None: no filter."""
 
-    terms: tuple[int, ...]
+    terms: Mapping[str, int]
     vector: NDArray[np.float32] | None
     allowed: NDArray[np.int64] | None
     pool: int
@@ -83,9 +84,9 @@ class Recalls:
     async def _question(
         self, view: View, namespace: Namespace, query: RecallQuery, weights: RecallWeights
     ) -> _Question:
-        terms: tuple[int, ...] = ()
+        terms: dict[str, int] = {}
         if weights.lexical > 0:
-            terms = tuple(dict.fromkeys(term_id(term) for term in query_terms(query.text)[:MAX_QUERY_TERMS]))
+            terms = {term: term_id(term) for term in query_terms(query.text)[:MAX_QUERY_TERMS]}
         vector = await self._vector(namespace, query) if weights.dense > 0 else None
         where = _filtered(query)
         allowed = None
@@ -127,7 +128,7 @@ class Recalls:
                 legs[Leg.DENSE] = (best, best)
         if question.terms:
             if index is not None:
-                scores = await asyncio.to_thread(index.lexical, question.terms, now, question.allowed)
+                scores = await asyncio.to_thread(index.lexical, list(question.terms.values()), now, question.allowed)
                 legs[Leg.LEXICAL] = (scores.best(question.pool), scores)
             else:
                 matched = await search.lexical(view.session, namespace.id, question.terms)

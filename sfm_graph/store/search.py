@@ -1,6 +1,6 @@
 """Listings, filters and the search legs that run in SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from sfm_graph.store import where as built
 from sfm_graph.store.database import ReadSession, Session
 from sfm_graph.store.memories import array_text
 from sfm_graph.store.rows import memory_from_row
-from sfm_graph.store.search_columns import prefix_query, terms_query
+from sfm_graph.store.search_columns import prefix_query, stems_query
 from sfm_graph.store.vector_types import half_vectors
 
 # Below this many candidates an exact scan of just them beats an index with a filter.
@@ -71,13 +71,13 @@ async def with_words(
     return [memory_from_row(namespace, row) for row in rows]
 
 
-async def lexical(session: ReadSession, namespace_id: int, term_ids: Sequence[int]) -> Candidates:
+async def lexical(session: ReadSession, namespace_id: int, terms: Mapping[str, int]) -> Candidates:
     """BM25 of every memory that holds a term, best first: the leg of a namespace that is not hot."""
-    if not term_ids:
+    if not terms:
         return Candidates(np.empty(0, np.int64), np.empty(0))
     rows = await session.rows(
-        "lexical_search", namespace_id=namespace_id, query=terms_query(namespace_id, term_ids),
-        term_ids=list(term_ids), k1=BM25_K1, b=BM25_B, limit=1_000_000,
+        "lexical_search", namespace_id=namespace_id, query=stems_query(namespace_id, terms),
+        term_ids=list(terms.values()), k1=BM25_K1, b=BM25_B, limit=1_000_000,
     )  # fmt: skip
     return _candidates(rows)
 

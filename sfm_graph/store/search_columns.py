@@ -1,15 +1,14 @@
 """A memory's search columns in the form the database takes: words for BM25 and prefix search, and vectors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from sfm_graph.domain.words import count_terms, words, words_for_prefix
+from sfm_graph.domain.words import count_terms, stem, words, words_for_prefix
 from sfm_graph.store.vector_types import HalfVector, SparseVector, sparse_counts
 
 # sparsevec stores at most 16,000 entries; a tsvector less than 1 MiB, most of it left to words.
 MAX_TERMS = 16_000
-MAX_TERM_LEXEMES = 10_000
+MAX_STEM_LEXEMES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +26,11 @@ def search_columns(title: str | None, content: str, vectors: tuple[HalfVector, .
     """Columns of one memory. `vectors`: one for each part of its text that has any feature."""
     found = words(f"{title}\n{content}" if title else content)
     counts = _most_frequent(count_terms(found))
-    terms = [f"={term}" for term in islice(counts, MAX_TERM_LEXEMES)]
-    lexemes = " ".join([*words_for_prefix(found), *terms])
-    return SearchColumns(len(found), sparse_counts(counts), lexemes, vectors, dimension)
+    lexemes = words_for_prefix(found)
+    # A stem that is a word of the text itself is found as that word: the index is a third smaller.
+    stems = set(map(stem, lexemes[:MAX_STEM_LEXEMES])).difference(lexemes)
+    text = " ".join([*lexemes, *(f"={one}" for one in stems)])
+    return SearchColumns(len(found), sparse_counts(counts), text, vectors, dimension)
 
 
 def prefix_query(namespace_id: int, words: Sequence[str], *, prefix: bool) -> str:
@@ -37,10 +38,10 @@ def prefix_query(namespace_id: int, words: Sequence[str], *, prefix: bool) -> st
     return " & ".join([f"'@{namespace_id}'", *_quoted(words, ":*" if prefix else "")])
 
 
-def terms_query(namespace_id: int, term_ids: Sequence[int]) -> str:
-    """The tsquery of memories in the namespace that hold any of the terms."""
-    any_term = " | ".join(f"'={term}'" for term in term_ids)
-    return f"'@{namespace_id}' & ({any_term})"
+def stems_query(namespace_id: int, stems: Iterable[str]) -> str:
+    """The tsquery of memories in the namespace that may hold any of the stems, each as a word or of a word."""
+    lexemes = [lexeme for one in stems for lexeme in (one, f"={one}")]
+    return f"'@{namespace_id}' & ({' | '.join(_quoted(lexemes, ''))})"
 
 
 def _quoted(lexemes: Sequence[str], suffix: str) -> Iterator[str]:
