@@ -54,7 +54,7 @@ def _app(settings: Settings, runtime: Callable[[], AbstractAsyncContextManager[S
                 yield
 
     app = _Documented(
-        title="sfm_graph", version=version("sfm-graph"), description=_DESCRIPTION,
+        title="sfm_graph", version=_version(), description=_DESCRIPTION,
         lifespan=lifespan, docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.metrics = metrics

@@ -20,6 +20,7 @@
     │   └── ModelMismatch           409  model_mismatch
     ├── TooLarge                    413  too_large
     ├── UnsupportedMediaType        415  unsupported_media_type
+    ├── DatabaseFailure             500  internal_error
     └── Unavailable                 503  unavailable
         ├── DatabaseUnavailable     503  database_unavailable
         ├── Overloaded              503  overloaded
@@ -186,6 +187,12 @@ class EmbedderUnavailable(Unavailable):
     """The embedding model cannot be loaded or reached."""
 
     code = "embedder_unavailable"
+
+
+class DatabaseFailure(SfmError):
+    """The database refused a statement for a reason that no caller can cause: a defect."""
+
+    code = "internal_error"
 
 
 class SettingsError(ValueError):

@@ -344,3 +344,50 @@ async def test_taking_something_out_of_nowhere_makes_no_namespace(services: Serv
     with pytest.raises(MemoryNotFound):
         await services.links.unlink_between("void", nobody, nobody, None)
     assert await _count(database_dsn, "namespaces") == 0
+
+
+async def test_concurrent_requests_with_one_key_act_once_in_a_used_namespace(
+    services: Services, database_dsn: str
+) -> None:
+    await services.memory_writes.store(NS, {"content": "before"})
+    body = {"content": "once"}
+    key = idempotency_key("local", "k", body)
+    answers = await asyncio.gather(*(services.memory_writes.store(NS, body, key=key) for _ in range(6)))
+    assert len({one.memory.id for one in answers}) == 1
+    assert await _count(database_dsn, "memories") == 2
+
+
+async def test_one_batch_may_name_a_memory_by_key_and_by_coordinate(services: Services) -> None:
+    await services.memory_writes.store(NS, {"coordinate": [1, 2, 3], "key": "k", "content": "0"})
+    items = [
+        {"coordinate": [1, 2, 3], "content": "1"},
+        {"key": "k", "content": "2"},
+        {"coordinate": [1, 2, 3], "content": "3"},
+        {"key": "k", "content": "4"},
+    ]
+    result = await services.memory_writes.store_many(NS, items)
+    assert [one.memory.version for one in result.stored] == [2, 3, 4, 5]
+    assert (await _get(services, MemoryRef(key="k"))).content == "4"
+
+
+async def test_an_erased_text_is_in_no_kept_answer(services: Services, database_dsn: str) -> None:
+    body = {"key": "a", "content": "a secret"}
+    key = idempotency_key("local", "k", body)
+    stored = (await services.memory_writes.store(NS, body, key=key)).memory
+    await services.memory_writes.erase_many(NS, [MemoryRef(id=stored.id)])
+    assert await _count(database_dsn, "idempotency_keys where answer::text like '%secret%'") == 0
+
+
+async def test_an_update_repeated_after_its_memory_was_forgotten_gives_the_first_answer(services: Services) -> None:
+    await services.memory_writes.store(NS, {"key": "a", "content": "x"})
+    body = {"importance": 7}
+    key = idempotency_key("local", "k", body)
+    first = await services.memory_writes.update(NS, MemoryRef(key="a"), body, key=key)
+    await services.memory_writes.forget_many(NS, [MemoryRef(key="a")])
+    assert await services.memory_writes.update(NS, MemoryRef(key="a"), body, key=key) == first
+
+
+async def test_forgetting_by_an_undeclared_order_is_refused(services: Services) -> None:
+    await services.memory_writes.store(NS, {"content": "x", "payload": {"n": 1}})
+    with pytest.raises(InvalidInput, match="declared"):
+        await services.memory_writes.forget_where(NS, parse_where({"payload": [{"path": "n", "gt": 0}]}))

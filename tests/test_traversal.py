@@ -1,5 +1,6 @@
 """Walks against networkx on random multigraphs: parallel links, self-links, zero weights, validity windows."""
 
+import asyncio
 import itertools
 from datetime import UTC, datetime
 
@@ -12,7 +13,8 @@ from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.walk import Path, WalkFilter
 from sfm_graph.domain.where import parse_where
-from sfm_graph.errors import MemoryNotFound
+from sfm_graph.errors import MemoryNotFound, WalkTooLarge
+from sfm_graph.services import traversal
 from sfm_graph.services.links import LinkRequest
 from sfm_graph.services.registry import Services
 
@@ -190,3 +192,66 @@ async def test_walks_see_only_links_valid_now(services: Services) -> None:
             view, namespace, MemoryRef(key="n0"), WalkFilter(), hops=1, limit=10
         )
     assert [one.memory.key for one in found.neighbours] == ["n3"]
+
+
+async def test_a_hub_that_the_cheapest_path_does_not_need_is_not_read(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = [(3, other, kind, 1.0, True) for other in range(NODES) for kind in "ab"]
+    namespace, _ = await _build(
+        services, [(0, 1, "a", 0.1, True), (1, 2, "a", 0.1, True), (0, 3, "a", 9.0, True), *hub]
+    )
+    monkeypatch.setattr(traversal, "MAX_STEPS", 5)
+    out = WalkFilter(Direction.OUT)
+    async with services.views.open() as view:
+        for target, cost in (("n1", 0.1), ("n2", 0.2), ("n3", 9.0)):
+            path = await services.traversal.shortest_path(
+                view, namespace, MemoryRef(key="n0"), MemoryRef(key=target), out, weighted=True, max_hops=9
+            )
+            assert path is not None
+            assert path.cost == pytest.approx(cost)
+        with pytest.raises(WalkTooLarge):
+            await services.traversal.shortest_path(
+                view, namespace, MemoryRef(key="n0"), MemoryRef(key="n7"), out, weighted=True, max_hops=9
+            )
+
+
+async def test_a_weighted_search_keeps_a_bounded_number_of_steps(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace, _ = await _build(services, [(i, i + 1, "a", 1.0, True) for i in range(NODES - 1)])
+    monkeypatch.setattr(traversal, "MAX_KEPT", 8)
+    async with services.views.open() as view:
+        for target, found in (("n2", True), ("n7", False)):
+            search = services.traversal.shortest_path(
+                view, namespace, MemoryRef(key="n0"), MemoryRef(key=target), WalkFilter(Direction.OUT), weighted=True,
+                max_hops=9,
+            )  # fmt: skip
+            if found:
+                assert await search is not None
+            else:
+                with pytest.raises(WalkTooLarge):
+                    await search
+
+
+async def test_walks_let_other_tasks_run(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace, _ = await _build(services, [(i, j, "a", 1.0, True) for i in range(NODES) for j in range(NODES)])
+    turns = 0
+
+    async def counted(taken: int) -> None:
+        nonlocal turns
+        turns += 1
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(traversal, "_turn", counted)
+    start, goal = MemoryRef(key="n0"), MemoryRef(key="n7")
+    walk = WalkFilter(Direction.OUT)
+    async with services.views.open() as view:
+        await services.traversal.neighbours(view, namespace, start, walk, hops=1, limit=100)
+        assert turns == NODES
+        await services.traversal.subgraph(view, namespace, [start], walk, depth=1, limit=100)
+        assert turns == 2 * NODES
+        await services.traversal.shortest_path(view, namespace, start, goal, walk, weighted=False, max_hops=9)
+        assert turns == 3 * NODES
+        await services.traversal.shortest_path(view, namespace, start, goal, walk, weighted=True, max_hops=9)
+        assert turns > 4 * NODES

@@ -20,6 +20,8 @@ from sfm_graph.errors import InvalidCoordinate, InvalidInput
 MAX_CONDITIONS = 100
 MAX_DEPTH = 8
 MAX_LIST_VALUES = 1_000
+# In all lists of one filter together.
+MAX_VALUES = 5_000
 
 
 class Operator(StrEnum):
@@ -168,6 +170,7 @@ _MEMBERS = frozenset({"_and", "_or", "_not", "coordinate", "payload", *_FIELDS})
 class _Parser:
     def __init__(self) -> None:
         self.conditions = 0
+        self.values = 0
 
     def where(self, value: object, depth: int) -> Where:
         if not isinstance(value, Mapping):
@@ -178,6 +181,8 @@ class _Parser:
         for field, condition in value.items():
             if condition is not None:
                 items.extend(self._member(str(field), condition, depth))
+        if not items:
+            self._count()
         return items[0] if len(items) == 1 else AllOf(tuple(items))
 
     def _member(self, field: str, condition: object, depth: int) -> list[Where]:
@@ -202,6 +207,8 @@ class _Parser:
     def _list(self, value: object, depth: int) -> tuple[Where, ...]:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise InvalidInput("_and and _or take a list", field="where")
+        if not value:
+            self._count()
         return tuple(self.where(item, depth + 1) for item in value)
 
     def _compare(self, field: str, condition: object) -> list[Where]:
@@ -228,11 +235,10 @@ class _Parser:
         if not isinstance(keys, Sequence) or not 1 <= len(keys) <= 16:
             raise InvalidInput("a payload path has 1 to 16 keys", field="where")
         path = tuple(validate.text(key, "path", max_chars=256) for key in keys)
-        return [
-            self._payload_compare(path, name, operand)
-            for name, operand in entry.items()
-            if name != "path" and operand is not None
-        ]
+        operands = {name: operand for name, operand in entry.items() if name != "path" and operand is not None}
+        if not operands:
+            self._count()
+        return [self._payload_compare(path, name, operand) for name, operand in operands.items()]
 
     def payload_member(self, name: object, condition: object) -> list[Where]:
         """The conditions on one key of the payload; what is not an object of operators is the value itself."""
@@ -265,6 +271,9 @@ class _Parser:
     def _values(self, value: object) -> Sequence[object]:
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > MAX_LIST_VALUES:
             raise InvalidInput(f"in takes a list of at most {MAX_LIST_VALUES} values", field="where")
+        self.values += len(value)
+        if self.values > MAX_VALUES:
+            raise InvalidInput(f"where has more than {MAX_VALUES} list values in all", field="where")
         return value
 
     def _count(self) -> None:

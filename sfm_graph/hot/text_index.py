@@ -35,6 +35,11 @@ class TextIndex:
         """Vectors held, those of dead rows included."""
         return sum(len(segment.vector_rows) for segment, _ in self.parts)
 
+    @property
+    def live_vector_count(self) -> int:
+        """Vectors of memories that exist. O(vectors)."""
+        return sum(int(alive[segment.vector_rows].sum()) for segment, alive in self.parts)
+
     def changed(self, snapshot: Snapshot, ids: Ints, documents: Documents) -> "TextIndex":
         """The version at a later snapshot: `ids` are all changed memories, `documents` those that still exist."""
         parts = [(segment, _without(segment, alive, ids)) for segment, alive in self.parts]

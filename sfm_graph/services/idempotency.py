@@ -9,7 +9,7 @@ import orjson
 
 from sfm_graph.domain import validate
 from sfm_graph.errors import IdempotencyConflict, InvalidInput
-from sfm_graph.store.database import WriteSession
+from sfm_graph.store.database import LostRace, Session, WriteSession
 
 T = TypeVar("T")
 
@@ -50,13 +50,26 @@ async def once(
     """Run `work`, or give the answer kept for the key. Raises IdempotencyConflict for another body."""
     if key is None:
         return await work()
-    scope = {"namespace_id": namespace_id, "principal": key.principal, "operation": operation, "key": key.key}
-    row = await session.row("idempotent_answer", **scope)
-    if row is not None:
-        if bytes(row[0]) != key.body:
-            raise IdempotencyConflict(f"idempotency key {key.key!r} was used with another body", key=key.key)
-        return decode(row[1])
+    kept = await kept_answer(session, namespace_id, operation, key)
+    if kept is not None:
+        return decode(kept)
     answer = await work()
-    kept = orjson.dumps(encode(answer)).decode()
-    await session.run("idempotent_remember", **scope, body=key.body, answer=kept)
+    text = orjson.dumps(encode(answer)).decode()
+    scope = _scope(namespace_id, operation, key)
+    if await session.row("idempotent_remember", **scope, body=key.body, answer=text) is None:
+        raise LostRace("the same idempotency key was used at the same time")
     return answer
+
+
+async def kept_answer(session: Session, namespace_id: int, operation: str, key: IdempotencyKey) -> Any:
+    """The answer kept for a key, None without one. Raises IdempotencyConflict for another body."""
+    row = await session.row("idempotent_answer", **_scope(namespace_id, operation, key))
+    if row is None:
+        return None
+    if bytes(row[0]) != key.body:
+        raise IdempotencyConflict(f"idempotency key {key.key!r} was used with another body", key=key.key)
+    return row[1]
+
+
+def _scope(namespace_id: int, operation: str, key: IdempotencyKey) -> dict[str, Any]:
+    return {"namespace_id": namespace_id, "principal": key.principal, "operation": operation, "key": key.key}

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from sfm_graph.errors import Unavailable
+from sfm_graph.errors import SfmError, Unavailable
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.store import vector_indexes
 from sfm_graph.store.database import Database, WriteSession
@@ -37,24 +38,31 @@ class Maintenance:
         self.problem: str | None = None
 
     async def run(self) -> None:
-        """Work until cancelled. A round that meets an unavailable database is tried again later."""
+        """Work until cancelled. What fails is shown in `problem` and tried again in the next round."""
         while True:
-            try:
-                await self.round()
-                self.problem = None
-            except Unavailable as error:
-                self.problem = error.message
-                log.warning("maintenance waits: %s", error.message)
+            self.problem = await self._troubles(self.round())
             await asyncio.sleep(self._interval)
 
     async def round(self) -> None:
-        """Do everything that is due once."""
-        await vector_indexes.drop_unfinished(self._database)
+        """Do everything that is due once. Raises Unavailable with the last trouble, after all was tried."""
+        trouble = await self._troubles(vector_indexes.drop_unfinished(self._database))
         for tail in await vector_indexes.tails(self._database):
             if self._is_due(tail) and await self._pays(tail):
                 log.info("indexing the vectors of namespace %d up to %d", tail.namespace_id, tail.last_id)
-                await vector_indexes.build(self._database, tail)
+                # One tail that cannot be built must not keep the others waiting.
+                trouble = await self._troubles(vector_indexes.build(self._database, tail)) or trouble
         await self._database.write(self._prune)
+        if trouble:
+            raise Unavailable(trouble)
+
+    @staticmethod
+    async def _troubles(work: Awaitable[object]) -> str | None:
+        try:
+            await work
+        except SfmError as error:
+            log.warning("maintenance: %s", error.message)
+            return error.message
+        return None
 
     def _is_due(self, tail: Tail) -> bool:
         """True when a tail has settled, or has grown for long, since it was last counted."""

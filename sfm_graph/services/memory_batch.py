@@ -14,7 +14,7 @@ from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.offload import offload
 from sfm_graph.services.store_plan import Decision, Insert, Keep, Update, decide, index_located, references, waves
 from sfm_graph.store import memories, namespaces
-from sfm_graph.store.database import WriteSession
+from sfm_graph.store.database import LostRace, WriteSession
 from sfm_graph.store.memories import Located, Stamp
 from sfm_graph.store.search_columns import SearchColumns
 
@@ -106,11 +106,13 @@ class MemoryBatch:
         done: dict[int, StoredMemory] = {}
         given, failed = prepared.given, dict(prepared.failed)
         places = list(given)
-        for wave in waves(list(given.values())):
-            indexes = [places[place] for place in wave]
+        queue = [[places[place] for place in wave] for wave in waves(list(given.values()))]
+        put_off: list[int] = []
+        while queue or put_off:
+            indexes = put_off + (queue.pop(0) if queue else [])
             wanted = [ref for index in indexes for ref in references(given[index])]
             located = await memories.lock(self._session, self._target.id, self._target.name, wanted) if wanted else []
-            decisions = await offload(len(indexes), self._decided, indexes, prepared, located, failed)
+            decisions, put_off = await offload(len(indexes), self._decided, indexes, prepared, located, failed)
             done |= await self._carry_out(decisions, prepared.columns)
         return BulkResult(
             tuple(done[index] for index in sorted(done)),
@@ -123,19 +125,29 @@ class MemoryBatch:
         prepared: PreparedMemories,
         located: Sequence[Located],
         failed: dict[int, SfmError],
-    ) -> dict[int, Decision]:
-        """What to do for each place; what is refused is noted, or raised."""
+    ) -> tuple[dict[int, Decision], list[int]]:
+        """What to do for each place; what is refused is noted, or raised.
+
+        Places that name a memory of an earlier one by its other name are put off: they meet what that one leaves.
+        """
         decisions: dict[int, Decision] = {}
+        put_off: list[int] = []
+        taken: set[MemoryId] = set()
         stored = index_located(located)
         for index in indexes:
             decision = decide(prepared.given[index], stored, skip_unchanged=self._skip_unchanged)
+            met = {stored[ref].memory.id for ref in references(prepared.given[index]) if ref in stored}
+            if met & taken:
+                put_off.append(index)
+                continue
+            taken |= met
             if isinstance(decision, Insert | Update):
                 decision = self._mismatch(decision.memory, prepared.columns[index]) or decision
             if isinstance(decision, SfmError):
                 refuse(failed, index, decision, self._partial)
             else:
                 decisions[index] = decision
-        return decisions
+        return decisions, put_off
 
     async def _carry_out(
         self, decisions: Mapping[int, Decision], columns: Mapping[int, SearchColumns]
@@ -200,7 +212,10 @@ class MemoryBatch:
         if model is None:
             model = await namespaces.model(self._session, self._indexing.identity)
             await namespaces.set_model(self._session, self._target, model)
-            self._target = replace(self._target, model=model)
+            stored = await namespaces.by_name(self._session, self._target.name)
+            if stored is None or stored.model != model:
+                raise LostRace("another writer gave the namespace its model")
+            self._target = stored
         return model
 
     def _mismatch(self, memory: NewMemory, columns: SearchColumns) -> ModelMismatch | None:

@@ -17,7 +17,7 @@ from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.domain.where import Where
 from sfm_graph.errors import MemoryNotFound, TooLarge, VersionConflict
-from sfm_graph.services.idempotency import IdempotencyKey, once
+from sfm_graph.services.idempotency import IdempotencyKey, kept_answer, once
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.memory_batch import (
     Bulk,
@@ -28,6 +28,7 @@ from sfm_graph.services.memory_batch import (
     decode_bulk,
     encode_bulk,
 )
+from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.offload import offload
 from sfm_graph.services.store_plan import Update, require_version
 from sfm_graph.store import memories, namespaces, search
@@ -144,12 +145,21 @@ class MemoryWrites:
     ) -> list[Memory]:
         """Apply up to 10,000 partial updates in one transaction, all or none; no memory may be named twice."""
         _bounded(patches)
+        if key is not None and (kept := await self._kept_update(namespace, key)) is not None:
+            return kept
         for _ in range(PATCH_ATTEMPTS):
             try:
                 return await self._try_update(namespace, patches, key)
             except _Stale:
                 continue
         raise VersionConflict("other writers kept changing the same memories; try again")
+
+    async def _kept_update(self, namespace: str, key: IdempotencyKey) -> list[Memory] | None:
+        """The answer kept for a key: it holds even when the memory has been forgotten since."""
+        async with self._database.read() as session:
+            target = await namespaces.by_name(session, namespace)
+            kept = await kept_answer(session, target.id, "update", key) if target else None
+        return None if kept is None else [memory_from_state(namespace, one) for one in kept]
 
     async def _try_update(
         self, namespace: str, patches: Sequence[MemoryPatch], key: IdempotencyKey | None
@@ -204,12 +214,12 @@ class MemoryWrites:
                 return []
 
             async def forget() -> list[MemoryId]:
-                found = await search.matching_ids(session, target.id, where, validate.MAX_BULK_ITEMS + 1)
-                if len(found) > validate.MAX_BULK_ITEMS:
-                    raise TooLarge(f"the filter matches more than {validate.MAX_BULK_ITEMS} memories; narrow it")
-                refs = [MemoryRef(id=MemoryId(one)) for one in found.tolist()]
-                located = await memories.lock(session, target.id, namespace, refs)
-                return await memories.delete(session, target.id, [one.memory.id for one in located])
+                require_declared(where, target.settings.payload_paths)
+                limit = validate.MAX_BULK_ITEMS
+                found = await search.matching_ids(session, target.id, where, limit + 1, lock=True)
+                if len(found) > limit:
+                    raise TooLarge(f"the filter matches more than {limit} memories; narrow it")
+                return await memories.delete(session, target.id, found.tolist())
 
             return await once(session, target.id, "forget_where", key, forget, list, list)
 

@@ -12,7 +12,7 @@ from sfm_graph.errors import InvalidInput, ModelMismatch, NamespaceNotFound
 from sfm_graph.hot.cache import HotCache
 from sfm_graph.hot.text_index import TextIndex
 from sfm_graph.services.view import View
-from sfm_graph.store import namespaces, vector_indexes
+from sfm_graph.store import namespaces
 from sfm_graph.store.database import Database, WriteSession
 
 
@@ -88,9 +88,7 @@ class Namespaces:
         if confirm != name:
             raise InvalidInput("to delete a namespace, repeat its name in `confirm`", field="confirm")
 
-        async def work(session: WriteSession) -> tuple[int, list[str]]:
+        async def work(session: WriteSession) -> int:
             return await namespaces.delete(session, name)
 
-        namespace_id, indexes = await self._database.write(work)
-        self._hot_text.drop(namespace_id)
-        await vector_indexes.drop(self._database, indexes)
+        self._hot_text.drop(await self._database.write(work))

@@ -38,7 +38,7 @@ _NOTHING = Recall(())
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A query made ready for the legs. `terms`: stem -> id. `vector` None: no dense leg. `allowed` None: no filter."""
+    """A query made ready. `terms`: stem -> id. `vector` None: no dense leg. `allowed` None: no filter."""
 
     terms: Mapping[str, int]
     vector: NDArray[np.float32] | None

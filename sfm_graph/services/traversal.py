@@ -1,8 +1,12 @@
 """Walking by structure: neighbours, subgraphs and shortest paths by frontier queries in one view."""
 
+import asyncio
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.link import Direction, Link
@@ -21,6 +25,10 @@ MAX_EXPANDED = 200_000
 MAX_STEPS = 100_000
 # Memories whose links a weighted search fetches at once.
 WEIGHTED_BATCH = 256
+# Steps and ways to a memory that a weighted search keeps: about 300 MB.
+MAX_KEPT = 1_000_000
+# Steps taken before other tasks get a turn: less than 2 ms of work.
+TURN = 500
 
 
 class Traversal:
@@ -54,12 +62,13 @@ class Traversal:
             steps, cut = await walker.steps(frontier)
             truncated |= cut
             frontier = []
-            for _, step in steps:
+            for taken, (_, step) in enumerate(steps):
+                await _turn(taken)
                 if step.to not in seen:
                     seen.add(step.to)
                     frontier.append(step.to)
                     seen_before = after is not None and (hop, step.link_id) <= after
-                    if not seen_before and (allowed is None or step.to in allowed):
+                    if not seen_before and (allowed is None or _holds(allowed, step.to)):
                         reached[step.to] = (LinkId(step.link_id), hop)
             if not frontier or len(reached) > limit:
                 break
@@ -86,10 +95,17 @@ class Traversal:
         truncated = len(frontier) > limit
         for _ in range(depth):
             steps, cut = await walker.steps(frontier)
-            frontier = [one for one in dict.fromkeys(step.to for _, step in steps) if one not in seen]
-            truncated |= cut or len(seen) + len(frontier) > limit
-            frontier = frontier[: limit - len(seen)]
-            seen |= dict.fromkeys(frontier)
+            truncated |= cut
+            frontier = []
+            for taken, (_, step) in enumerate(steps):
+                await _turn(taken)
+                if step.to in seen:
+                    continue
+                if len(seen) == limit:
+                    truncated = True
+                    break
+                seen[step.to] = None
+                frontier.append(step.to)
             if not frontier:
                 break
         found = await walker.memories(seen)
@@ -152,12 +168,12 @@ class _Walker:
             raise MemoryNotFound(f"no memory with {ref} in {self.namespace.name!r}", namespace=self.namespace.name)
         return found.id
 
-    async def allowed(self, where: Where) -> frozenset[int] | None:
+    async def allowed(self, where: Where) -> NDArray[np.int64] | None:
+        """The ids that a filter keeps, ascending; None for all."""
         if where == EVERYTHING:
             return None
         require_declared(where, self.namespace.settings.payload_paths)
-        found = await search.matching_ids(self.view.session, self.namespace.id, where)
-        return frozenset(found.tolist())
+        return await search.matching_ids(self.view.session, self.namespace.id, where)
 
     async def steps(
         self, frontier: Iterable[MemoryId], *, backwards: bool = False
@@ -182,6 +198,17 @@ class _Walker:
         return await links.by_ids(self.view.session, self.namespace.id, self.namespace.name, set(ids))
 
 
+async def _turn(taken: int) -> None:
+    """Called at each step of a long loop, lets other tasks run now and then."""
+    if taken % TURN == TURN - 1:
+        await asyncio.sleep(0)
+
+
+def _holds(ascending: NDArray[np.int64], one: int) -> bool:
+    place = int(np.searchsorted(ascending, one))
+    return place < len(ascending) and int(ascending[place]) == one
+
+
 def _reversed(direction: Direction) -> Direction:
     return {Direction.OUT: Direction.IN, Direction.IN: Direction.OUT}.get(direction, Direction.BOTH)
 
@@ -198,7 +225,8 @@ async def _fewest(walker: _Walker, start: MemoryId, goal: MemoryId, max_hops: in
         mine, other = (behind, ahead) if backwards else (ahead, behind)
         frontier = []
         meeting = None
-        for origin, step in await walker.all_steps(fronts[backwards], backwards=backwards):
+        for taken, (origin, step) in enumerate(await walker.all_steps(fronts[backwards], backwards=backwards)):
+            await _turn(taken)
             if step.to in mine:
                 continue
             mine[step.to] = (origin, step)
@@ -233,14 +261,17 @@ def _trail_back(parents: Mapping[MemoryId, tuple[MemoryId, Step] | None], begin:
 
 
 async def _cheapest(walker: _Walker, start: MemoryId, goal: MemoryId, max_hops: int) -> list[Step] | None:
-    """Dijkstra over (memory, hops); links are fetched for many of the nearest memories at once."""
+    """Dijkstra over (memory, hops)."""
     heap: list[tuple[float, int, MemoryId]] = [(0.0, 0, start)]
     parents: dict[tuple[MemoryId, int], tuple[MemoryId, Step]] = {}
     best: dict[tuple[MemoryId, int], float] = {(start, 0): 0.0}
     # The fewest hops a memory was settled with: a later, dearer arrival with as many hops cannot help.
     settled: dict[MemoryId, int] = {}
-    known: dict[MemoryId, list[Step]] = {}
+    known = _KnownSteps(walker)
+    taken = 0
     while heap:
+        taken += 1
+        await _turn(taken)
         cost, hops, node = heapq.heappop(heap)
         if settled.get(node, max_hops + 1) <= hops:
             continue
@@ -249,32 +280,48 @@ async def _cheapest(walker: _Walker, start: MemoryId, goal: MemoryId, max_hops: 
             return _hop_trail(parents, node, hops)
         if hops == max_hops:
             continue
-        if node not in known:
-            await _fetch(walker, known, node, heap)
-        for step in known[node]:
+        for step in await known.of(node, heap):
+            taken += 1
+            await _turn(taken)
             arrival = (step.to, hops + 1)
             total = cost + step.weight
             if total < best.get(arrival, float("inf")) and settled.get(step.to, max_hops + 1) > hops + 1:
                 best[arrival] = total
                 parents[arrival] = (node, step)
                 heapq.heappush(heap, (total, hops + 1, step.to))
-        if len(known) > MAX_EXPANDED:
-            raise WalkTooLarge(f"the search met more than {MAX_EXPANDED} memories; narrow types or max_hops")
+        if len(settled) > MAX_EXPANDED or known.held + len(heap) + len(best) > MAX_KEPT:
+            raise WalkTooLarge("the search met too many memories and links; narrow types or max_hops")
     return None
 
 
-async def _fetch(
-    walker: _Walker,
-    known: dict[MemoryId, list[Step]],
-    node: MemoryId,
-    heap: list[tuple[float, int, MemoryId]],
-) -> None:
-    upcoming = [one for _, _, one in heapq.nsmallest(WEIGHTED_BATCH, heap) if one not in known]
-    wanted = list(dict.fromkeys([node, *upcoming]))[:WEIGHTED_BATCH]
-    for one in wanted:
-        known[one] = []
-    for origin, step in await walker.all_steps(wanted):
-        known[origin].append(step)
+class _KnownSteps:
+    """The steps out of memories, read for many of the nearest at once."""
+
+    def __init__(self, walker: _Walker) -> None:
+        self._walker = walker
+        self._known: dict[MemoryId, list[Step]] = {}
+        self._batch = WEIGHTED_BATCH
+        self.held = 0
+
+    async def of(self, node: MemoryId, heap: list[tuple[float, int, MemoryId]]) -> list[Step]:
+        """Steps out of `node`; with them those out of memories at the heap's front are read, as likely the next."""
+        if node not in self._known:
+            upcoming = [one for _, _, one in heap[: self._batch] if one not in self._known]
+            await self._read(list(dict.fromkeys([node, *upcoming]))[: self._batch])
+        return self._known[node]
+
+    async def _read(self, wanted: list[MemoryId]) -> None:
+        steps, cut = await self._walker.steps(wanted)
+        if cut:
+            # Only the first is needed. Where the others have so many links, fewer are read ahead from now on.
+            self._batch = max(1, self._batch // 4)
+            wanted = wanted[:1]
+            steps = await self._walker.all_steps(wanted)
+        self._known |= {one: [] for one in wanted}
+        self.held += len(steps)
+        for taken, (origin, step) in enumerate(steps):
+            await _turn(taken)
+            self._known[origin].append(step)
 
 
 def _hop_trail(

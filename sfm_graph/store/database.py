@@ -5,6 +5,7 @@ in a session that they are given.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,9 +17,11 @@ from psycopg import AsyncConnection, sql
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from sfm_graph.errors import DatabaseUnavailable, InvalidInput, Overloaded, SfmError
+from sfm_graph.errors import DatabaseFailure, DatabaseUnavailable, InvalidInput, Overloaded, SfmError
 from sfm_graph.store.statements import statement
 from sfm_graph.store.vector_types import register_vector_types
+
+log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -177,7 +180,7 @@ class Database:
                 with translated():
                     async with self._pool.connection() as connection, connection.transaction():
                         return await work(WriteSession(connection))
-            except _Race as race:
+            except LostRace as race:
                 if attempt == WRITE_ATTEMPTS - 1:
                     raise Overloaded("other writers changed the same rows over and over; try again") from race
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, not a secret
@@ -195,8 +198,11 @@ class Database:
                         await self._set_timeout(connection)
 
 
-class _Race(SfmError):
-    """A transaction lost against another one; repeating it can succeed."""
+class LostRace(SfmError):
+    """A transaction lost against another one; `Database.write` repeats it."""
+
+    code = "overloaded"
+    http_status = 503
 
 
 @contextmanager
@@ -205,7 +211,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _RACES as exc:
-        raise _Race(str(exc)) from exc
+        raise LostRace(str(exc)) from exc
     except psycopg.errors.QueryCanceled as exc:
         raise Overloaded("the statement ran out of time; ask for less or try again") from exc
     except (PoolTimeout, TooManyRequests) as exc:
@@ -214,3 +220,6 @@ def translated() -> Iterator[None]:
         raise DatabaseUnavailable("the database cannot be reached") from exc
     except psycopg.DataError as exc:
         raise InvalidInput("a value is outside of what can be stored") from exc
+    except psycopg.Error as exc:
+        log.exception("the database refused a statement")
+        raise DatabaseFailure("the database refused a statement; the service's log says more") from exc

@@ -12,7 +12,7 @@ import orjson
 from sfm_graph.domain.identity import LinkId, MemoryId
 from sfm_graph.domain.link import Direction, Link
 from sfm_graph.domain.walk import Step, WalkFilter
-from sfm_graph.store.database import ReadSession, Session, WriteSession
+from sfm_graph.store.database import ReadSession, Row, Session, WriteSession
 from sfm_graph.store.rows import link_from_row
 
 
@@ -146,10 +146,16 @@ async def steps_from(
     session: ReadSession, namespace_id: int, frontier: Iterable[int], walk: WalkFilter, limit: int
 ) -> list[tuple[MemoryId, Step]]:
     """Steps out of a frontier with their origins, in link id order, at most `limit`; links valid now only."""
-    rows = await session.rows(
-        "steps_from", namespace_id=namespace_id, frontier=list(frontier), limit=limit, **_walk(walk)
+    # As text: a list of 100,000 takes the driver 90 ms, in which nothing else runs.
+    ids = "{" + ",".join(map(str, frontier)) + "}"
+    return await session.mapped(
+        "steps_from", _step_from_row, namespace_id=namespace_id, frontier=ids, limit=limit, **_walk(walk)
     )
-    return [(origin, Step(link_id, reached, weight)) for origin, link_id, reached, weight in rows]
+
+
+def _step_from_row(row: Row) -> tuple[MemoryId, Step]:
+    origin, link_id, reached, weight = row
+    return origin, Step(link_id, reached, weight)
 
 
 async def among(

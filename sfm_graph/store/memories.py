@@ -147,6 +147,7 @@ async def delete(session: WriteSession, namespace_id: int, ids: Sequence[int]) -
 async def erase_log(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> None:
     """Purge the log's states of memories and of links that touched them; append tombstones."""
     await session.run("memory_erase_log", namespace_id=namespace_id, ids=list(ids))
+    await session.run("idempotent_forget", namespace_id=namespace_id, ids=list(ids))
 
 
 async def was_known(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> set[int]:

@@ -14,7 +14,7 @@ from sfm_graph.domain.namespace import (
     namespace_settings,
 )
 from sfm_graph.errors import NamespaceNotFound
-from sfm_graph.store.database import Session, WriteSession
+from sfm_graph.store.database import LostRace, Session, WriteSession
 
 _TABLES = ("links", "embeddings", "words", "memories", "changes", "keys")
 
@@ -30,7 +30,9 @@ async def lock(session: WriteSession, name: str) -> Namespace:
     found = await lock_existing(session, name)
     if found is None:
         await session.run("namespace_create", name=name, settings=_json(NamespaceSettings()))
-        found = _namespace(await session.one("namespace_lock", name=name))
+        found = await lock_existing(session, name)
+    if found is None:
+        raise LostRace(f"namespace {name!r} was deleted while it was made")
     return found
 
 
@@ -75,8 +77,8 @@ async def counts(session: Session, namespace: Namespace) -> NamespaceCounts:
     return NamespaceCounts({row[0]: row[1] for row in memories}, {row[0]: row[1] for row in links}, vectors, indexed)
 
 
-async def delete(session: WriteSession, name: str) -> tuple[int, list[str]]:
-    """Delete a namespace with everything in it, its log included. Its id, and its vector indexes to be dropped.
+async def delete(session: WriteSession, name: str) -> int:
+    """Delete a namespace with everything in it, its log included; its vector indexes are left to maintenance. Its id.
 
     Raises NamespaceNotFound.
     """
@@ -85,9 +87,9 @@ async def delete(session: WriteSession, name: str) -> tuple[int, list[str]]:
         raise NamespaceNotFound(f"there is no namespace {name!r}", namespace=name)
     for table in _TABLES:
         await session.run(f"namespace_delete_{table}", namespace_id=row[0])
-    indexes = await session.rows("namespace_delete_indexes", namespace_id=row[0])
+    await session.run("namespace_delete_indexes", namespace_id=row[0])
     await session.run("namespace_delete", namespace_id=row[0])
-    return row[0], [index[0] for index in indexes]
+    return int(row[0])
 
 
 def _namespace(row: Sequence[Any]) -> Namespace:

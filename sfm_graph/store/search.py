@@ -39,10 +39,10 @@ async def list_memories(
 
 
 async def matching_ids(
-    session: Session, namespace_id: int, where: Where, limit: int | None = None
+    session: Session, namespace_id: int, where: Where, limit: int | None = None, *, lock: bool = False
 ) -> NDArray[np.int64]:
-    """Ids of the memories that a filter keeps, ascending."""
-    query, parameters = built.matching_ids(namespace_id, where, limit)
+    """Ids of the memories that a filter keeps, ascending; with `lock` held, and still kept, until the end."""
+    query, parameters = built.matching_ids(namespace_id, where, limit, lock=lock)
     rows = await session.dynamic(query, parameters)
     return np.frombuffer(rows[0][0] or b"", ">i8").astype(np.int64)
 

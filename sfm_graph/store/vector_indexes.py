@@ -75,13 +75,6 @@ async def drop_unfinished(database: Database) -> None:
                 await connection.execute("select pg_advisory_unlock(%s)", (INDEXER_LOCK,))
 
 
-async def drop(database: Database, names: list[str]) -> None:
-    """Drop indexes without blocking writes."""
-    async with database.raw() as connection:
-        for name in names:
-            await _drop(connection, name)
-
-
 async def _build(connection: AsyncConnection, tail: Tail) -> None:
     scope = {"namespace_id": tail.namespace_id, "name": tail.index_name}
     await connection.execute(

@@ -1,6 +1,6 @@
 """`where` trees and listings as SQL: built with SQLAlchemy Core, executed with psycopg."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import eq, ge, gt, le, lt
 from typing import Any
 
@@ -67,9 +67,13 @@ def listing(
     return compiled(query.limit(limit))
 
 
-def matching_ids(namespace_id: int, where: Where, limit: int | None = None) -> tuple[str, dict[str, Any]]:
+def matching_ids(
+    namespace_id: int, where: Where, limit: int | None = None, *, lock: bool = False
+) -> tuple[str, dict[str, Any]]:
     """The ids of the memories that a filter keeps, ascending, as packed big-endian int8s in one value."""
     query = _select(memories.c.id, namespace_id, where).order_by(memories.c.id).limit(limit)
+    if lock:
+        query = query.with_for_update(of=memories)
     text, parameters = compiled(query)
     return f"select string_agg(int8send(q.id), ''::bytea order by q.id) from ({text}) q", parameters  # noqa: S608
 
@@ -125,17 +129,21 @@ def _payload(path: tuple[str, ...], operator: Operator, value: Any) -> sa.Column
     match operator:
         case Operator.EXISTS:
             steps = ".".join(orjson.dumps(key).decode() for key in path)
+            # Strict: keys are not looked up inside of arrays, as in the other operators; an absent key gives null.
             exists = memories.c.payload.op("@?")(
-                sa.cast(sa.literal(f"$.{steps}", type_=sa.Text), postgresql.JSONPATH)
+                sa.cast(sa.literal(f"strict $.{steps}", type_=sa.Text), postgresql.JSONPATH)
             )
-            return exists if value else sa.not_(exists)
+            return exists if value else sa.not_(sa.func.coalesce(exists, sa.false()))
         case Operator.CONTAINS:
             return memories.c.payload.op("@>")(_json(_nested(path, value)))
         case Operator.EQ:
             # Containment finds the rows by GIN; equality then refuses arrays and objects that merely contain it.
             return sa.and_(memories.c.payload.op("@>")(_json(_nested(path, value))), _at(path) == _json(value))
         case Operator.IN:
-            return sa.or_(sa.false(), *(_payload(path, Operator.EQ, one) for one in value))
+            return sa.and_(
+                memories.c.payload.op("@>")(sa.any_(_jsons(_nested(path, one) for one in value))),
+                _at(path) == sa.any_(_jsons(value)),
+            )
         case _:
             kind = "string" if isinstance(value, str) else "number"
             return sa.and_(
@@ -151,6 +159,11 @@ def _at(path: tuple[str, ...]) -> sa.ColumnElement[Any]:
 
 def _json(value: Any) -> sa.ColumnElement[Any]:
     return sa.cast(sa.literal(orjson.dumps(value).decode(), type_=sa.Text), JSONB)
+
+
+def _jsons(values: Iterable[Any]) -> sa.ColumnElement[Any]:
+    texts = sa.literal([orjson.dumps(value).decode() for value in values], type_=ARRAY(sa.Text))
+    return sa.cast(sa.cast(texts, ARRAY(sa.Text)), ARRAY(JSONB))
 
 
 def _nested(path: tuple[str, ...], value: Any) -> Any:

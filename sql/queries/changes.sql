@@ -21,12 +21,21 @@ where namespace_id = %(namespace_id)s and principal = %(principal)s and operatio
   and key = %(key)s and created_at > now() - interval '24 hours';
 
 -- name: idempotent_remember
--- Keep an answer under its key; an outdated one is replaced.
+-- Keep an answer under its key; an outdated one is replaced. No row: another transaction was first.
 insert into idempotency_keys as i (namespace_id, principal, operation, key, body, answer)
 values (%(namespace_id)s, %(principal)s, %(operation)s, %(key)s, %(body)s, %(answer)s)
 on conflict (namespace_id, principal, operation, key) do update
 set body = excluded.body, answer = excluded.answer, created_at = now()
-where i.created_at <= now() - interval '24 hours';
+where i.created_at <= now() - interval '24 hours'
+returning true;
+
+-- name: idempotent_forget
+-- Drop the kept answers that show an erased memory, or a link that touched it.
+delete from idempotency_keys i
+where i.namespace_id = %(namespace_id)s and exists (
+    select from unnest(%(ids)s::bigint[]) as erased (id)
+    where jsonb_path_exists(i.answer, '$.** ? (@.id == $id || @.source_id == $id || @.target_id == $id)',
+                            jsonb_build_object('id', erased.id)));
 
 -- name: idempotent_prune
 -- Drop answers past their 24 hours.

@@ -60,7 +60,8 @@ delete from changes where namespace_id = %(namespace_id)s;
 delete from idempotency_keys where namespace_id = %(namespace_id)s;
 
 -- name: namespace_delete_indexes
-delete from vector_indexes where namespace_id = %(namespace_id)s returning name;
+-- What is not ready is dropped by maintenance, which does not run beside a build.
+update vector_indexes set ready = false where namespace_id = %(namespace_id)s;
 
 -- name: namespace_delete
 delete from namespaces where id = %(namespace_id)s;

@@ -1,7 +1,8 @@
 -- name: text_size
 -- What it would take to make a namespace's text hot.
-select (select count(*) from words w where w.namespace_id = %(namespace_id)s),
-       (select count(*) from embeddings e where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s);
+select count(*), coalesce(sum(pg_column_size(w.terms)), 0)::bigint,
+       (select count(*) from embeddings e where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s)
+from words w where w.namespace_id = %(namespace_id)s;
 
 -- name: lexical_search
 -- BM25 in SQL, exact: candidates by GIN, their term counts from the sparse vector, statistics from the namespace.
@@ -68,7 +69,9 @@ on conflict do nothing;
 
 -- name: vector_index_ready
 -- From now on the index serves.
-update vector_indexes set ready = true where namespace_id = %(namespace_id)s and name = %(name)s;
+update vector_indexes set ready = true
+where namespace_id = %(namespace_id)s and name = %(name)s
+  and exists (select from namespaces n where n.id = %(namespace_id)s);
 
 -- name: vector_index_unfinished
 -- Indexes whose build was cut off.
