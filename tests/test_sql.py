@@ -139,8 +139,8 @@ async def test_hot_statements_run_on_their_index(crowded: str) -> None:
         ),
         ("memory_words", {"query": prefix_query(large, ["word17"], prefix=True), "after": 0, "pattern": None,
                           "limit": 10}, ["words_lexemes"]),
-        ("lexical_search", {"query": stems_query(large, ["word17"]), "term_ids": [17], "k1": 1.2, "b": 0.75, "limit": 10},
-         ["words_lexemes"]),
+        ("lexical_search", {"query": stems_query(large, ["word17"]), "term_ids": [17], "k1": 1.2, "b": 0.75,
+                            "limit": 10}, ["words_lexemes"]),
         ("steps_from", {"frontier": [5], "outward": True, "inward": True, "types": None, "limit": 10},
          ["links_out", "links_in"]),
         ("links_of_memories", {"ids": [5], "outward": True, "inward": True, "types": None, "after": 0, "limit": 10},
@@ -174,7 +174,8 @@ async def test_listings_run_on_the_index_of_their_order(crowded: str, order: Ord
 
 
 async def test_payload_conditions_run_on_the_payload_index(crowded: str) -> None:
-    where = parse_where({"payload": [{"path": ["n"], "eq": 17}]})
-    query, parameters = listing(_large(crowded), where, OrderBy(), None, 20)
-    plan = await _plan(crowded, query, parameters)
-    assert "memories_payload" in plan
+    for condition in ({"path": ["n"], "eq": 17}, {"path": ["n"], "in": [17, 18]}, {"path": ["rare"], "exists": True}):
+        where = parse_where({"payload": [condition]})
+        query, parameters = listing(_large(crowded), where, OrderBy(), None, 20)
+        plan = await _plan(crowded, query, parameters)
+        assert "memories_payload" in plan, condition

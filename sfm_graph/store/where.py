@@ -128,20 +128,17 @@ def _compare(column: sa.ColumnElement[Any], operator: Operator, value: Any) -> s
 def _payload(path: tuple[str, ...], operator: Operator, value: Any) -> sa.ColumnElement[bool]:
     match operator:
         case Operator.EXISTS:
-            steps = ".".join(orjson.dumps(key).decode() for key in path)
-            # Strict: keys are not looked up inside of arrays, as in the other operators; an absent key gives null.
-            exists = memories.c.payload.op("@?")(
-                sa.cast(sa.literal(f"strict $.{steps}", type_=sa.Text), postgresql.JSONPATH)
-            )
-            return exists if value else sa.not_(sa.func.coalesce(exists, sa.false()))
+            # The first key is looked up by GIN; `#>` gives JSON null, not SQL's, for a null that is there.
+            exists = sa.and_(memories.c.payload.bool_op("?")(path[0]), _at(path).is_not(None))
+            return exists if value else sa.not_(exists)
         case Operator.CONTAINS:
-            return memories.c.payload.op("@>")(_json(_nested(path, value)))
+            return memories.c.payload.bool_op("@>")(_json(_nested(path, value)))
         case Operator.EQ:
             # Containment finds the rows by GIN; equality then refuses arrays and objects that merely contain it.
-            return sa.and_(memories.c.payload.op("@>")(_json(_nested(path, value))), _at(path) == _json(value))
+            return sa.and_(memories.c.payload.bool_op("@>")(_json(_nested(path, value))), _at(path) == _json(value))
         case Operator.IN:
             return sa.and_(
-                memories.c.payload.op("@>")(sa.any_(_jsons(_nested(path, one) for one in value))),
+                memories.c.payload.bool_op("@>")(sa.any_(_jsons(_nested(path, one) for one in value))),
                 _at(path) == sa.any_(_jsons(value)),
             )
         case _:
