@@ -134,7 +134,7 @@ def _with_vectors(service: Service, count: int) -> dict[str, Any]:
     say(f"{count} with vectors: {first['memories_per_second']}/s")
     started = time.perf_counter()
     while time.perf_counter() - started < 300:
-        vectors = ask(connection, "GET", "/namespaces/vectors")["vectors"]
+        vectors = ask(service.connection(), "GET", "/namespaces/vectors")["vectors"]
         if vectors["indexed"] >= count * 0.8:
             break
         time.sleep(0.5)
@@ -143,6 +143,7 @@ def _with_vectors(service: Service, count: int) -> dict[str, Any]:
     more = max(1_000, count // 10)
     second = _import(service, "vectors", records(count, count + more), more)
     samples = []
+    connection = service.connection()
     for _ in range(50):
         vector = centres[int(chosen.integers(300))] + 0.7 * chosen.standard_normal(DIMENSION)
         query = {"namespace": "vectors", "query": "", "embedding": vector.tolist(), "top_k": 10}
