@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sfm_graph.domain.identity import Coordinate, MemoryId, MemoryRef
+from sfm_graph.domain.identity import Coordinate, MemoryRef
 from sfm_graph.domain.inputs import digest
 from sfm_graph.domain.memory import Memory, NewMemory
 from sfm_graph.errors import CoordinateImmutable, KeyTaken, SfmError, VersionConflict
@@ -107,11 +107,6 @@ def require_version(expected: int | None, prior: Memory) -> VersionConflict | No
 def free_coordinate() -> Coordinate:
     """Three axes in [0, 1): 156 random bits, so that chosen coordinates do not meet."""
     return (_random.random(), _random.random(), _random.random())
-
-
-def stored_ids(decisions: Iterable[Decision]) -> list[MemoryId]:
-    """Ids of the memories that are updated."""
-    return [decision.prior.id for decision in decisions if isinstance(decision, Update)]
 
 
 def _refused(item: NewMemory, prior: Memory) -> SfmError | None:

@@ -159,12 +159,6 @@ where w.memory_id > %(after)s
   and (%(pattern)s::text is null or coalesce(m.title, '') || ' ' || m.content ~ %(pattern)s)
 order by w.memory_id limit %(limit)s;
 
--- name: memory_history
--- What the log says of one memory, newest first.
-select c.id, c.at, c.operation, c.after from changes c
-where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id = %(id)s and c.id < %(before)s
-order by c.id desc limit %(limit)s;
-
 -- name: search_insert
 -- The search columns of updated memories: words, and vectors where there are any.
 with stored_words as (
