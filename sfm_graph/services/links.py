@@ -15,6 +15,7 @@ from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.errors import LinkNotFound, MemoryNotFound, SfmError, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, once
 from sfm_graph.services.offload import offload
+from sfm_graph.services.refusals import failed_items, refuse
 from sfm_graph.services.view import View
 from sfm_graph.store import links, memories, namespaces
 from sfm_graph.store.database import Database, WriteSession
@@ -183,7 +184,7 @@ def _checked(
             target = inputs.memory_ref(namespace, request.target)
             given[index] = inputs.new_link(source, target, request.fields)
         except SfmError as error:
-            _refuse(failed, index, error, partial)
+            refuse(failed, index, error, partial)
     return given, failed
 
 
@@ -209,7 +210,7 @@ async def _make(
         done |= await _write_wave(session, scope, given, wave, prior, failed, partial=partial, skip=skip)
     return BulkResult(
         tuple(done[index] for index in sorted(done)),
-        tuple(FailedItem(index, failed[index].code, failed[index].message) for index in sorted(failed)),
+        failed_items(failed),
     )
 
 
@@ -228,7 +229,7 @@ def _rows(
             error = MemoryNotFound(
                 f"cannot link: no memory with {missing[0]} in {scope.name!r}", namespace=scope.name
             )
-            _refuse(failed, index, error, partial)
+            refuse(failed, index, error, partial)
         else:
             rows[index] = LinkRow(
                 ends[one.source], ends[one.target], one.type, one.weight, one.properties or {},
@@ -255,7 +256,7 @@ async def _write_wave(
         stored = prior.get(row.identity)
         conflict = _version_conflict(given[index].expected_version, stored)
         if conflict is not None:
-            _refuse(failed, index, conflict, partial)
+            refuse(failed, index, conflict, partial)
         elif stored is None:
             inserts[index] = row
         elif skip and _same(stored, row):
@@ -321,13 +322,6 @@ def _version_conflict(expected: int | None, stored: Link | None) -> VersionConfl
 
 def _same(stored: Link, row: LinkRow) -> bool:
     return (stored.weight, stored.properties, stored.valid_to) == (row.weight, row.properties, row.valid_to)
-
-
-def _refuse(failed: dict[int, SfmError], index: int, error: SfmError, partial: bool) -> None:
-    error.details.setdefault("index", index)
-    if not partial:
-        raise error
-    failed[index] = error
 
 
 def _encode_bulk(result: BulkLinks) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.errors import ModelMismatch, SfmError
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.offload import offload
+from sfm_graph.services.refusals import failed_items, refuse
 from sfm_graph.services.store_plan import Decision, Insert, Keep, Update, decide, index_located, references, waves
 from sfm_graph.store import memories, namespaces
 from sfm_graph.store.database import LostRace, WriteSession
@@ -241,19 +242,6 @@ def stored_memory(namespace: str, memory_id: MemoryId, stamp: Stamp, stored: New
         stored.payload or {}, stored.importance, stamp.version, stamp.created_at, stamp.updated_at,
         stored.valid_from, stored.valid_to,
     )  # fmt: skip
-
-
-def refuse(failed: dict[int, SfmError], index: int, error: SfmError, partial: bool) -> None:
-    """Note a refused item of a partial bulk write; raise its error otherwise."""
-    error.details.setdefault("index", index)
-    if not partial:
-        raise error
-    failed[index] = error
-
-
-def failed_items(failed: Mapping[int, SfmError]) -> tuple[FailedItem, ...]:
-    """Refused items in the order of the request."""
-    return tuple(FailedItem(index, failed[index].code, failed[index].message) for index in sorted(failed))
 
 
 def encode_bulk(result: Bulk) -> dict[str, Any]:
