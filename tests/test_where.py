@@ -3,13 +3,13 @@
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from operator import ge, gt, le, lt
 from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from naive_where import ORDERS, entry_matches
 
 from sfm_graph.domain.memory import Memory, MemoryKind
 from sfm_graph.domain.page import OrderBy
@@ -35,7 +35,6 @@ VALUES = [
     {"b": "x", "c": 2},
     {"b": {"c": None}},
 ]
-ORDERS = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 DATES = ["2020-01-01", "2021-06-01T12:00:00Z", "2022-01-01", "2030-01-01"]
 BEFORE, AFTER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 TIMES = ("created_at", "updated_at", "valid_from", "valid_to")
@@ -91,7 +90,7 @@ def _member(field: str, given: Any, memory: Memory) -> bool:
             axes = memory.coordinate
             return len(axes) == len(low) and all(a <= x <= b for a, x, b in zip(low, axes, high, strict=True))
         case "payload":
-            return all(_payload(entry, memory) for entry in given)
+            return all(entry_matches(entry, memory.payload) for entry in given)
     value = getattr(memory, field)
     if field in TIMES:
         # Open ends of the period of validity lie before and after every time.
@@ -106,57 +105,6 @@ def _compare(name: str, value: Any, operand: Any, field: str) -> bool:
         operand = datetime.fromisoformat(operand)
         operand = operand if operand.tzinfo else operand.replace(tzinfo=UTC)
     return bool(value == operand) if name == "eq" else bool(ORDERS[name](value, operand))
-
-
-ABSENT = object()
-
-
-def _payload(entry: Mapping[str, Any], memory: Memory) -> bool:
-    value: Any = memory.payload
-    for key in entry["path"]:
-        value = value.get(key, ABSENT) if isinstance(value, Mapping) else ABSENT
-    operands = {name: operand for name, operand in entry.items() if name != "path" and operand is not None}
-    return all(_payload_compare(name, value, operand) for name, operand in operands.items())
-
-
-def _payload_compare(name: str, value: Any, operand: Any) -> bool:
-    if name == "exists":
-        return (value is not ABSENT) is operand
-    if value is ABSENT:
-        return False
-    if name == "eq":
-        return _same(value, operand)
-    if name == "in":
-        return any(_same(value, one) for one in operand)
-    if name == "contains":
-        return _contains(value, operand)
-    return _type(value) == _type(operand) and bool(ORDERS[name](value, operand))
-
-
-def _type(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "object"
-    return "number" if isinstance(value, int | float) else "string" if isinstance(value, str) else "array"
-
-
-def _same(one: Any, other: Any) -> bool:
-    if _type(one) != _type(other):
-        return False
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if _type(one) == "array":
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
-
-
-def _contains(value: Any, wanted: Any) -> bool:
-    if isinstance(value, Mapping) and isinstance(wanted, Mapping):
-        return all(key in value and _contains(value[key], one) for key, one in wanted.items())
-    if _type(value) == _type(wanted) == "array":
-        return all(any(_contains(have, one) for have in value) for one in wanted)
-    return _same(value, wanted)
 
 
 def _operators(exact: st.SearchStrategy[Any] | None, ordered: st.SearchStrategy[Any] | None) -> Any:

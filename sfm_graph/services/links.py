@@ -12,6 +12,7 @@ from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor, fingerprint
 from sfm_graph.domain.states import link_from_state, link_state
 from sfm_graph.domain.walk import WalkFilter
+from sfm_graph.domain.where import EVERYTHING, Where
 from sfm_graph.errors import LinkNotFound, MemoryNotFound, SfmError, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, once
 from sfm_graph.services.offload import offload
@@ -157,15 +158,19 @@ class Links:
         walk: WalkFilter,
         first: int,
         after: str | None,
+        where: Where = EVERYTHING,
     ) -> dict[MemoryId, Page[Link]]:
-        """For each memory a page of its links by id."""
-        query = fingerprint("links", namespace, walk)
+        """For each memory a page of its links that a filter keeps, by id."""
+        query = fingerprint("links", namespace, walk, where)
         place = decode_cursor(query, after)
         last = validate.integer(place[0], "cursor", low=0, high=2**63 - 1) if place else 0
         found = await view.namespace(namespace)
         if found is None:
             return {}
-        rows = await links.of_memories(view.session, found.id, namespace, ids, walk, last, first + 1)
+        if where == EVERYTHING:
+            rows = await links.of_memories(view.session, found.id, namespace, ids, walk, last, first + 1)
+        else:
+            rows = await links.kept_of_memories(view.session, found.id, namespace, where, ids, walk, last, first + 1)
         return {
             one: cut_page(rows.get(one, []), [encode_cursor(query, [row.id]) for row in rows.get(one, [])], first)
             for one in ids

@@ -12,8 +12,10 @@ import orjson
 from sfm_graph.domain.identity import LinkId, MemoryId
 from sfm_graph.domain.link import Direction, Link
 from sfm_graph.domain.walk import Step, WalkFilter
+from sfm_graph.domain.where import Where
 from sfm_graph.store.database import ReadSession, Row, Session, WriteSession
 from sfm_graph.store.rows import link_from_row
+from sfm_graph.store.where import links_of_memories
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,3 +181,20 @@ def _walk(walk: WalkFilter) -> dict[str, Any]:
         "inward": walk.direction is not Direction.OUT,
         "types": list(walk.types) or None,
     }
+
+
+async def kept_of_memories(
+    session: ReadSession,
+    namespace_id: int,
+    namespace: str,
+    where: Where,
+    ids: Sequence[int],
+    walk: WalkFilter,
+    after: int,
+    limit: int,
+) -> dict[MemoryId, list[Link]]:
+    """As `of_memories`, of the links that a filter keeps."""
+    found: dict[MemoryId, list[Link]] = defaultdict(list)
+    for memory_id, *row in await session.dynamic(*links_of_memories(namespace_id, where, ids, walk, after, limit)):
+        found[memory_id].append(link_from_row(namespace, row))
+    return found

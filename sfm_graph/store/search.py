@@ -42,7 +42,17 @@ async def matching_ids(
     session: Session, namespace_id: int, where: Where, limit: int | None = None, *, lock: bool = False
 ) -> NDArray[np.int64]:
     """Ids of the memories that a filter keeps, ascending; with `lock` held, and still kept, until the end."""
-    query, parameters = built.matching_ids(namespace_id, where, limit, lock=lock)
+    return await _packed_ids(session, *built.matching_ids(namespace_id, where, limit, lock=lock))
+
+
+async def matching_link_ids(
+    session: Session, namespace_id: int, where: Where, among: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Ids of the links that a filter keeps, ascending; of those `among` (any order, each once) when given."""
+    return await _packed_ids(session, *built.matching_link_ids(namespace_id, where, among))
+
+
+async def _packed_ids(session: Session, query: str, parameters: Mapping[str, Any]) -> NDArray[np.int64]:
     rows = await session.dynamic(query, parameters)
     return np.frombuffer(rows[0][0] or b"", ">i8").astype(np.int64)
 

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from strawberry.dataloader import DataLoader
@@ -15,12 +15,14 @@ from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory
 from sfm_graph.domain.page import Page
 from sfm_graph.domain.walk import WalkFilter
+from sfm_graph.domain.where import Where
 from sfm_graph.errors import QueryTooComplex, SfmError, Unavailable
 from sfm_graph.services.namespaces import NamespaceStatistics
 from sfm_graph.services.registry import Services
 from sfm_graph.services.view import View
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 # What one request may read: memories and links count 1 each, however deeply they are nested.
 MAX_NODES = 20_000
@@ -33,11 +35,20 @@ LOADER_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
+class FilterKey:
+    """A parsed filter as a loader's key: equal to those whose text, which tells 1 from true and 1.0, is equal."""
+
+    where: Where = field(compare=False)
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class LinksOf:
     """The page of a memory's links that a loader is asked for."""
 
     namespace: str
     walk: WalkFilter
+    where: FilterKey
     first: int
     after: str | None
     memory: MemoryId
@@ -58,6 +69,7 @@ class Context:
         self._turn = asyncio.Lock()
         self._nodes = 0
         self._since_turn = 0
+        self._read: dict[int, tuple[Any, SfmError | None]] = {}
         self._make_loaders()
 
     def _make_loaders(self) -> None:
@@ -116,6 +128,24 @@ class Context:
                 await asyncio.sleep(0)
             self._since_turn = 0
 
+    def once(self, info: "GraphInfo", read: Callable[[], T]) -> T:
+        """What `read` makes of a field's arguments, or the error that it raises.
+
+        It runs once for a field of the document, whose arguments are the same for each of many objects: a filter may
+        take 50 ms to check. A field may use this for one of its arguments.
+        """
+        place = id(info._raw_info.field_nodes[0])
+        if place not in self._read:
+            try:
+                self._read[place] = read(), None
+            except SfmError as error:
+                self._read[place] = None, error
+        result, refused = self._read[place]
+        if refused is not None:
+            raise refused
+        found: T = result
+        return found
+
     async def _load_memories(self, keys: list[tuple[str, MemoryId]]) -> list[Memory | None]:
         found: dict[tuple[str, MemoryId], Memory | None] = {}
         async with self.reading() as view:
@@ -134,14 +164,14 @@ class Context:
         return [found.get(key) for key in keys]
 
     async def _load_link_pages(self, keys: list[LinksOf]) -> list[Page[Link]]:
-        alike: dict[tuple[str, WalkFilter, int, str | None], list[MemoryId]] = defaultdict(list)
+        alike: dict[tuple[str, WalkFilter, FilterKey, int, str | None], list[MemoryId]] = defaultdict(list)
         for key in keys:
-            alike[key.namespace, key.walk, key.first, key.after].append(key.memory)
+            alike[key.namespace, key.walk, key.where, key.first, key.after].append(key.memory)
         pages: dict[LinksOf, Page[Link]] = {}
         async with self.reading() as view:
-            for (namespace, walk, first, after), ids in alike.items():
-                found = await self.services.links.pages_of(view, namespace, ids, walk, first, after)
-                pages |= {LinksOf(namespace, walk, first, after, one): page for one, page in found.items()}
+            for (namespace, walk, where, first, after), ids in alike.items():
+                found = await self.services.links.pages_of(view, namespace, ids, walk, first, after, where.where)
+                pages |= {LinksOf(namespace, walk, where, first, after, one): page for one, page in found.items()}
         return [pages.get(key) or Page((), (), False) for key in keys]
 
     async def _load_statistics(self, names: list[str]) -> list[NamespaceStatistics]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from sfm_graph.api.gql import connections, types, walks
-from sfm_graph.api.gql.context import SEARCH_NODES, Context, LinksOf
+from sfm_graph.api.gql.context import SEARCH_NODES, Context, FilterKey, LinksOf
 from sfm_graph.api.gql.inputs import MemoryOrder, RecallWeights
 from sfm_graph.api.gql.inputs import MemoryRef as RefInput
 from sfm_graph.api.gql.where import MemoryWhere, where_of
@@ -85,12 +85,13 @@ async def links(
     memory: "types.Memory",
     direction: Direction,
     link_types: Sequence[str] | None,
+    where: FilterKey,
     first: int,
     after: str | None,
 ) -> "connections.LinkConnection":
-    """A page of a memory's links; the pages of many memories are read together."""
+    """A page of a memory's links that a filter keeps; the pages of many memories are read together."""
     walk = WalkFilter(direction, inputs.link_types(link_types))
-    wanted = LinksOf(memory.namespace, walk, page_size(first), after, memory.row)
+    wanted = LinksOf(memory.namespace, walk, where, page_size(first), after, memory.row)
     return await connections.LinkConnection.of(context, await context.link_pages.load(wanted), after)
 
 

@@ -23,7 +23,7 @@ from sfm_graph.api.gql.scalars import (
     WeightedArg,
     resolver,
 )
-from sfm_graph.api.gql.where import WhereArg
+from sfm_graph.api.gql.where import LinkWhereArg, WhereArg, link_filter_key
 from sfm_graph.domain import link, memory
 from sfm_graph.domain.identity import MemoryId
 from sfm_graph.domain.identity import MemoryRef as DomainRef
@@ -78,9 +78,10 @@ class Memory(Node):
     @resolver("The links from and to it, by id.")
     async def links(
         self, info: GraphInfo, direction: DirectionArg = Direction.BOTH, types: TypesArg = None,
-        first: FirstArg = 20, after: AfterArg = None,
+        where: LinkWhereArg = None, first: FirstArg = 20, after: AfterArg = None,
     ) -> Annotated["LinkConnection", _connections]:  # fmt: skip
-        return await reads.links(info.context, self, direction, types, first, after)
+        kept = info.context.once(info, lambda: link_filter_key(where))
+        return await reads.links(info.context, self, direction, types, kept, first, after)
 
     @resolver("The memories around it, by hops, then by the id of the link that reached them.")
     async def neighbors(

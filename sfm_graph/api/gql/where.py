@@ -1,4 +1,4 @@
-"""The `where` input of memories: typed for GraphiQL, translated to the one JSON form of the domain."""
+"""The `where` inputs of memories and links: typed for GraphiQL, translated to the one JSON form of the domain."""
 
 from dataclasses import fields, is_dataclass
 from datetime import datetime
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.scalars import JSON
 
+from sfm_graph.api.gql.context import FilterKey
 from sfm_graph.domain.memory import MemoryKind
-from sfm_graph.domain.where import Where, parse_where
+from sfm_graph.domain.where import Where, parse_link_where, parse_where
 
 _NAMES = {"and_": "_and", "or_": "_or", "not_": "_not", "in_": "in"}
 
@@ -63,13 +64,9 @@ class CoordinateBox:
     max: list[float] = strawberry.field(description="The greatest value on each axis.")
 
 
-@strawberry.input(
-    description="Compares the payload's value at a path. For gt, gte, lt and lte the namespace must declare the path."
-)
-class PayloadFilter:
-    """Operators on a payload path."""
-
-    path: list[str] = strawberry.field(description="The keys from the top of the payload, 1 to 16.")
+@strawberry.input
+class _DocumentFilter:
+    path: list[str] = strawberry.field(description="The keys from the top, 1 to 16.")
     eq: JSON | None = _field("Equal to.")
     in_: list[JSON] | None = _field("One of these, at most 1,000.", "in")
     contains: JSON | None = _field("Holds this: every key of an object, every element of a list.")
@@ -78,6 +75,18 @@ class PayloadFilter:
     gte: JSON | None = _field("Greater than or equal to a number or text.")
     lt: JSON | None = _field("Less than a number or text.")
     lte: JSON | None = _field("Less than or equal to a number or text.")
+
+
+@strawberry.input(
+    description="Compares the payload's value at a path. For gt, gte, lt and lte the namespace must declare the path."
+)
+class PayloadFilter(_DocumentFilter):
+    """Operators on a payload path."""
+
+
+@strawberry.input(description="Compares the value at a path of a link's properties.")
+class PropertyFilter(_DocumentFilter):
+    """Operators on a path of the properties."""
 
 
 @strawberry.input(description="Which memories: all that is given must hold. At most 100 comparisons, 8 levels.")
@@ -99,12 +108,41 @@ class MemoryWhere:
     payload: list[PayloadFilter] | None = _field("Values inside of the payload.")
 
 
+@strawberry.input(description="Which links: all that is given must hold. At most 100 comparisons, 8 levels.")
+class LinkWhere:
+    """A filter, as in `domain.where`."""
+
+    and_: list["LinkWhere"] | None = _field("All of these.", "_and")
+    or_: list["LinkWhere"] | None = _field("At least one of these.", "_or")
+    not_: "LinkWhere | None" = _field("Not this.", "_not")
+    type: TextFilter | None = _field("What the link means.")
+    weight: NumberFilter | None = _field("Its cost.")
+    created_at: TimeFilter | None = _field("When it was made.")
+    updated_at: TimeFilter | None = _field("When it was last changed.")
+    valid_from: TimeFilter | None = _field("When it becomes valid.")
+    valid_to: TimeFilter | None = _field("When it stops being valid.")
+    properties: list[PropertyFilter] | None = _field("Values inside of the properties.")
+
+
 WhereArg = Annotated[MemoryWhere | None, strawberry.argument(description="Which memories; all when not given.")]
+
+LinkWhereArg = Annotated[LinkWhere | None, strawberry.argument(description="Which links; all when not given.")]
 
 
 def where_of(given: MemoryWhere | None) -> Where:
     """The domain's filter. Raises InvalidInput."""
     return parse_where(None if given is None else _json(given))
+
+
+def link_where_of(given: LinkWhere | None) -> Where:
+    """The domain's filter. Raises InvalidInput."""
+    return parse_link_where(None if given is None else _json(given))
+
+
+def link_filter_key(given: LinkWhere | None) -> FilterKey:
+    """The same for a loader. Raises InvalidInput."""
+    where = link_where_of(given)
+    return FilterKey(where, repr(where))
 
 
 def _json(value: Any) -> Any:
