@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from psycopg.conninfo import make_conninfo
 
 from sfm_graph.adapters.embedders.hashing import HashingEmbedder
-from sfm_graph.hot.cache import HotCache
+from sfm_graph.hot.cache import HotBudget, HotCache
+from sfm_graph.hot.graph.graph import HotGraph
 from sfm_graph.hot.text_index import TextIndex
 from sfm_graph.ports.embedder import Embedder
 from sfm_graph.services.health import Health
+from sfm_graph.services.hot_graph import FreshGraphs, HotGraphs
 from sfm_graph.services.hot_text import HotText
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.links import Links
@@ -23,6 +25,8 @@ from sfm_graph.services.registry import Services
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import Views
+from sfm_graph.services.walks import Walks
+from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.settings import EmbedderKind, Settings
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
@@ -57,15 +61,29 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
         await database.open()
         embedder = make_embedder(settings)
         stack.push_async_callback(embedder.aclose)
-        services = compose(settings, database, embedder, server)
+        whole_graph = WholeGraph()
+        stack.push_async_callback(whole_graph.aclose)
+        services = compose(settings, database, embedder, whole_graph, server)
         if maintenance:
             await stack.enter_async_context(_running(services.maintenance))
         yield services
 
 
-def compose(settings: Settings, database: Database, embedder: Embedder, server: EmbeddedServer | None) -> Services:
+def compose(
+    settings: Settings,
+    database: Database,
+    embedder: Embedder,
+    whole_graph: WholeGraph,
+    server: EmbeddedServer | None,
+) -> Services:
     """Wire the services over an opened database."""
-    hot_text: HotCache[TextIndex] = HotCache(settings.hot_budget_bytes)
+    budget = HotBudget(settings.hot_budget_bytes)
+    hot_text: HotCache[TextIndex] = HotCache(budget)
+    hot_graphs: HotCache[HotGraph] = HotCache(budget)
+    views = Views(database, (hot_text, hot_graphs))
+    graphs = HotGraphs(hot_graphs)
+    fresh = FreshGraphs(database, graphs)
+    walks = Walks(views, graphs, fresh, whole_graph, deadline_ms=settings.walk_deadline_ms)
     indexing = Indexing(embedder)
     memory_writes = MemoryWrites(database, indexing)
     links = Links(database)
@@ -74,13 +92,14 @@ def compose(settings: Settings, database: Database, embedder: Embedder, server: 
     )
     return Services(
         settings=settings,
-        views=Views(database, hot_text),
+        views=views,
         memory_reads=MemoryReads(),
         memory_writes=memory_writes,
         links=links,
         recalls=Recalls(indexing, HotText(hot_text, indexing)),
-        traversal=Traversal(),
-        namespaces=Namespaces(database, hot_text),
+        walks=walks,
+        traversal=Traversal(walks),
+        namespaces=Namespaces(database, {"text": hot_text, "graph": hot_graphs}),
         transfer=Transfer(memory_writes, links),
         maintenance=background,
         health=Health(database, background, server),

@@ -71,8 +71,10 @@ class Settings(BaseSettings):
 
     # One import line or JSON body above this is refused before it is parsed.
     max_body_bytes: int = Field(64 * 1024**2, ge=1024, validation_alias=_names("SFM_MAX_BODY_BYTES"))
-    # 100k memories with 256 dimensions take about 140 MB hot.
+    # 100k memories with 256 dimensions take about 140 MB hot, a million links 31 to 48 MB.
     hot_budget_bytes: int = Field(2 * 1024**3, ge=0, validation_alias=_names("SFM_HOT_BUDGET_BYTES"))
+    # A walk that takes longer is ended: a path search with an error, neighbours with `truncated`.
+    walk_deadline_ms: int = Field(10_000, ge=10, validation_alias=_names("SFM_WALK_DEADLINE_MS"))
     # Below this many unindexed vectors an exact scan is quicker than another index.
     vector_index_tail: int = Field(20_000, ge=100, validation_alias=_names("SFM_VECTOR_INDEX_TAIL"))
     # How often the background indexer looks for work.

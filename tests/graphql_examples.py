@@ -7,7 +7,7 @@ the link from b to c. A fragment goes with each operation that spreads it.
 FRAGMENTS = {
     "...M": """fragment M on Memory { id content payload
   links { edges { node { id source { content } target { content } } } }
-  neighbors(hops: 3) { edges { node { id content } link { properties } } }
+  neighbors(hops: 3) { edges { node { id content } link { properties } } counts }
   similar { edges { node { id content } } }
   pathTo(ref: {key: "a"}) { nodes { id content } } }
 """,
@@ -27,6 +27,9 @@ GRAPHQL = {
     ' ...L } } } }',
     "shortestPath": '{ shortestPath(from: {key: "a"}, to: {key: "c"}, namespace: $NS) { nodes { ...M }'
     ' links { ...L } } }',
+    "paths": '{ paths(from: {key: "a"}, to: {key: "c"}, k: 9, namespace: $NS) { nodes { ...M } links { ...L } } }',
+    "rank": '{ rank(namespace: $NS) { edges { node { ...M } } }'
+    ' x: rank(seeds: [{key: "a"}], namespace: $NS) { edges { node { ...M } } } }',
     "stats": "{ stats(namespace: $NS) { name } }",
     "namespaces": "{ namespaces { edges { node { name } } } }",
     "storeMemory": 'mutation { storeMemory(input: {coordinate: [0, 0, 0], content: "new", namespace: $NS})'

@@ -66,6 +66,8 @@ EXAMPLES = (
     Example("GET", "/graph/neighbors", query={"coord": "0,0,0"}, shows=True),
     Example("GET", "/shortest_path", query={"frm": "key:a", "to": "key:c"}, shows=True),
     Example("GET", "/graph/path", query={"frm": "0,0,0", "to": "2,0,0"}, shows=True),
+    Example("GET", "/rank", query={"by": "jaccard", "seed": "key:a"}, shows=True),
+    Example("GET", "/traverse", query={"start": "key:a", "depth": "3"}),
     Example("GET", "/namespaces"),
     Example("GET", "/namespaces/{name}"),
     Example("GET", "/stats"),

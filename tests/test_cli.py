@@ -63,7 +63,16 @@ def test_a_walk_through_every_command_on_memories() -> None:
     (around,) = sfm("neighbors", "key:met", "--type", "cites", "--direction", "in")["neighbors"]
     assert around["memory"]["id"] == stored["id"]
     path = sfm("path", "key:met", "-1,2.5,0", "--weighted")
-    assert (path["found"], path["cost"]) == (True, 2.0)
+    assert (path["found"], path["cost"], "paths" in path) == (True, 2.0, False)
+    several = sfm("path", "key:met", "-1,2.5,0", "-k", "2", "--mode", "simple", "--where", '{"weight": {"gt": 1}}')
+    assert [one["cost"] for one in several["paths"]] == [1.0]
+    assert sfm("path", "key:met", "-1,2.5,0", "--as-of", "2001-01-01", "--where", '{"weight": 1}')["found"] is False
+    assert sfm("neighbors", "key:met", "--where", '{"type": "other"}')["neighbors"] == []
+    drawn = sfm("traverse", "key:met", "-1,2.5,0", "--depth", "0", "--limit", "5")
+    assert (drawn["nodes"]["key"], drawn["links"]["weight"]) == ([None, "met"], [2.0])
+    best = sfm("rank", "key:met", "--limit", "1")
+    assert (best["results"][0]["memory"]["key"], best["truncated"]) == ("met", True)
+    assert {one["score"] for one in sfm("rank", "--by", "degree", "--type", "cites")["results"]} == {1.0}
     assert sfm("unlink", "-1,2.5,0", "key:met")["count"] == 1
     assert sfm("path", "key:met", "-1,2.5,0")["found"] is False
 
@@ -96,6 +105,11 @@ def test_namespaces_are_apart() -> None:
         (["remember", "x", "--kind", "none"], "invalid_input"),
         (["recall", "x", "-k", "0"], "invalid_input"),
         (["link", "1,2", "3,4"], "memory_not_found"),
+        (["path", "1", "2", "--k", "0"], "invalid_input"),
+        (["neighbors", "1", "--as-of", "yesterday"], "invalid_input"),
+        (["neighbors", "1", "--where", '{"kind": "entity"}'], "invalid_input"),
+        (["traverse", "1", "--depth", "-1"], "invalid_input"),
+        (["rank", "--by", "jaccard"], "invalid_input"),
         (["export", "-n", "nowhere"], "namespace_not_found"),
     ],
 )
@@ -112,6 +126,8 @@ def test_what_the_service_refuses_exits_1(arguments: list[str], code: str) -> No
         ["store", "1,2", "not json"],
         ["store", "1,2", "[1]"],
         ["recall", "x", "--filters", "{"],
+        ["neighbors", "1", "--where", "["],
+        ["traverse"],
         ["unlink", "1,2"],
         ["store", "key:a", "{}", "--key", "b"],
         ["import", "/nowhere.ndjson"],

@@ -148,6 +148,22 @@ async def test_links_and_walks(memory: AsyncMemorySystem) -> None:
     assert cheap is not None
     assert [one["key"] for one in short["path"]] == ["a", "c"]
     assert ([one["key"] for one in cheap["path"]], cheap["cost"]) == (["a", "b", "c"], 3.0)
+    ways = await memory.paths("key:a", "key:c", k=5, where={"weight": {"lt": 9}})
+    assert [([one["key"] for one in way["path"]], way["cost"]) for way in ways] == [(["a", "b", "c"], 2.0)]
+    assert await memory.paths("key:a", "key:c", mode="all_shortest", direction="in") == []
+    assert await memory.neighbors("key:a", where={"type": "other"}) == []
+    drawn = await memory.traverse("key:a", "key:b", depth=0)
+    assert (drawn["nodes"]["key"], drawn["links"]["weight"], drawn["hot"]) == (["a", "b"], [2.0], True)
+    best = await memory.rank(by="degree", types=["cites"], limit=1)
+    assert ([one["memory"]["key"] for one in best["results"]], best["truncated"]) == (["b"], True)
+    similar = await memory.rank("key:a", by="jaccard")
+    assert {one["memory"]["key"] for one in similar["results"]} == {"b", "c"}
+    for wrong in (
+        memory.paths("key:a", "key:c", k=0), memory.rank(by="jaccard"), memory.traverse(),
+        memory.neighbors("key:a", as_of="never"), memory.neighbors("key:a", where={"kind": "x"}),
+    ):  # fmt: skip
+        with pytest.raises(InvalidInput):
+            await wrong
     assert await memory.unlink("key:a", "key:c") == 1
     assert await memory.shortest_path("key:c", "key:a", direction="out") is None
     assert (await memory.stats())["links"] == {"cites": 2}

@@ -59,6 +59,10 @@ async def test_the_example_operations_run_in_order(graph: Graph) -> None:
     many = answers["08-remember-many"]["rememberMany"]
     assert (many["count"], [one["index"] for one in many["failed"]]) == (2, [2])
     assert answers["09-namespace"]["stats"]["counts"]["memories"] == 4
+    assert [path["cost"] for path in answers["10-paths"]["paths"]] == [0.5]
+    assert [keys(answers["11-rank"][name]) for name in ("around", "linked")] == [["ada", "engine"]] * 2
+    compact = answers["12-traverse-compact"]["traverse"]["compact"]
+    assert (compact["nodes"]["key"], compact["links"]["target"]) == (["ada", "engine"], [1])
 
 
 async def test_a_memory_comes_back_as_it_was_stored(graph: Graph) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sfm_graph.domain.documents import Documents
 from sfm_graph.domain.snapshot import Snapshot
-from sfm_graph.hot.cache import HotCache
+from sfm_graph.hot.cache import HotBudget, HotCache
 from sfm_graph.hot.text_index import TextIndex, empty_index
 
 DIMENSION = 4
@@ -129,7 +129,7 @@ def test_segments_stay_few_and_old_versions_stay_whole() -> None:
 def test_the_cache_keeps_to_its_budget_and_never_goes_back() -> None:
     one = empty_index(Snapshot("1:1:"), has_vectors=True)
     full = one.changed(Snapshot("5:5:"), np.array([1]), _documents([Doc(1, ((1, 1),), ())]))
-    cache: HotCache[TextIndex] = HotCache(int(full.nbytes * 2.5))
+    cache: HotCache[TextIndex] = HotCache(HotBudget(int(full.nbytes * 2.5)))
     for namespace in range(4):
         cache.publish(namespace, full)
     assert sorted(cache.sizes()) == [2, 3]
@@ -141,3 +141,20 @@ def test_the_cache_keeps_to_its_budget_and_never_goes_back() -> None:
     cache.drop(3)
     assert cache.newest(3) is None
     assert pinned[3] is full
+
+
+def test_structures_share_one_budget_and_the_least_recently_used_goes() -> None:
+    full = empty_index(Snapshot("1:1:"), has_vectors=True).changed(
+        Snapshot("5:5:"), np.array([1]), _documents([Doc(1, ((1, 1),), ())])
+    )
+    budget = HotBudget(full.nbytes * 2)
+    one: HotCache[TextIndex] = HotCache(budget)
+    other: HotCache[TextIndex] = HotCache(budget)
+    one.publish(1, full)
+    other.publish(1, full)
+    one.publish(1, full.at(Snapshot("6:6:")))
+    one.publish(2, full)
+    assert (sorted(one.sizes()), sorted(other.sizes())) == ([1, 2], [])
+    one.drop(1)
+    other.publish(1, full)
+    assert (sorted(one.sizes()), sorted(other.sizes())) == ([2], [1])

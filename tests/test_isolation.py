@@ -83,7 +83,8 @@ async def test_no_graphql_field_shows_or_changes_another_namespace(
         assert OTHER_WORD not in answer.text, field
         assert not [one for one in other_ids if one in answer.text], field
         assert await _everything(database_dsn, OTHER) == before, field
-    assert {"memory", "memories", "recall", "traverse", "neighbors", "shortestPath", "node", "nodes"} <= {*shown}
+    reads = {"memory", "memories", "recall", "traverse", "neighbors", "shortestPath", "paths", "rank"}
+    assert reads | {"node", "nodes"} <= {*shown}
 
 
 async def test_ids_of_another_namespace_name_nothing(
@@ -122,7 +123,7 @@ def _pointed(example: Example, global_id: str) -> Example | None:
     """The example with its first reference replaced by an id; None when it has no reference."""
     if "{coordinate}" in example.path:
         return replace(example, url=f"/memories/id:{global_id}")
-    for name in ("coord", "frm", "from_coord"):
+    for name in ("coord", "frm", "from_coord", "seed", "start"):
         if name in example.query:
             return replace(example, query={**example.query, name: f"id:{global_id}"})
     body = example.body or {}

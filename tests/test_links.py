@@ -57,7 +57,7 @@ async def test_linking_an_unknown_memory_creates_nothing(pair: Services, unknown
         assert (await pair.namespaces.statistics(view, NS)).counts.memories_by_kind == {"episodic": 2}
 
 
-@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), "1", True])
+@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), 1.1e15, "1", True])
 async def test_weights_are_costs(pair: Services, weight: Any) -> None:
     with pytest.raises(InvalidWeight):
         await pair.links.link(NS, A, B, {"weight": weight})

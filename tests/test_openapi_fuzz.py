@@ -75,6 +75,7 @@ def base_url(server_dsn: str, worker_id: str) -> Iterator[str]:
 def steer(case: Any) -> None:
     """Let a request meet what is stored, which chance would hardly do."""
     existing = {"coord": "key:a", "frm": "0,0,0", "to": "key:c", "from_coord": "key:a", "to_coord": "1,0,0"}
+    existing |= {"start": "key:a", "seed": "key:b", "where": '{"weight": {"lte": 1}}'}
     kept = {name: value for name, value in (case.query or {}).items() if name not in DEFLECTING}
     case.query = {name: existing.get(name, value) for name, value in kept.items()}
     case.headers = {}

@@ -15,6 +15,7 @@ from sfm_graph.domain.where import parse_where
 from sfm_graph.errors import InvalidInput, ModelMismatch
 from sfm_graph.runtime import compose
 from sfm_graph.services.registry import Services
+from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.settings import Settings
 from sfm_graph.store import vector_indexes
 from sfm_graph.store.database import Database
@@ -58,7 +59,9 @@ async def cold_services(settings: Settings, database_dsn: str) -> Any:
     """Services without memory for hot namespaces: everything is searched in SQL."""
     database = Database(database_dsn, role="sfm_service")
     await database.open()
-    yield compose(settings.model_copy(update={"hot_budget_bytes": 0}), database, HashingEmbedder(), None)
+    yield compose(
+        settings.model_copy(update={"hot_budget_bytes": 0}), database, HashingEmbedder(), WholeGraph(), None
+    )
     await database.close()
 
 
@@ -246,7 +249,11 @@ async def test_given_vectors_are_searched_exactly_and_by_index_alike(services: S
         assert await vector_indexes.tails(database) == []
         later = await services.memory_writes.store(NS, {"content": "late", "embedding": unit[0].tolist()})
         over = compose(
-            services.settings.model_copy(update={"hot_budget_bytes": 0}), database, HashingEmbedder(), None
+            services.settings.model_copy(update={"hot_budget_bytes": 0}),
+            database,
+            HashingEmbedder(),
+            WholeGraph(),
+            None,
         )
         hits = 0
         for number in range(20):

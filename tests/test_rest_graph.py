@@ -72,8 +72,16 @@ async def test_neighbours_in_order_of_hops(chain: httpx.AsyncClient, path: str) 
     assert await reached(type=["next", "skip"]) == [("b", 1, "next"), ("d", 1, "skip")]
     assert await reached(direction="in") == []
     assert await reached(coord="1", direction="in") == [("a", 1, "next")]
+    assert await reached(where='{"weight": {"gt": 1}}') == [("d", 1, "skip")]
     cut = (await chain.get(path, params={"coord": "0", "limit": "1"})).json()
-    assert (len(cut["neighbors"]), cut["truncated"]) == (1, True)
+    assert (len(cut["neighbors"]), cut["truncated"], cut["hot"]) == (1, True, True)
+    rest = (await chain.get(path, params={"coord": "0", "limit": "1", "after": cut["next"]})).json()
+    assert ([one["memory"]["key"] for one in rest["neighbors"]], rest["next"], rest["truncated"]) == (
+        ["d"], None, False,
+    )  # fmt: skip
+    for other in ({"hops": "2"}, {"as_of": "2020-01-01"}, {"where": '{"weight": 1}'}, {"coord": "key:a"}):
+        refused = await chain.get(path, params={"coord": "0", "after": cut["next"], **other})
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_cursor"), other
     unknown = await chain.get(path, params={"coord": "9"})
     assert (unknown.status_code, unknown.json()["code"]) == (404, "memory_not_found")
 
@@ -94,3 +102,67 @@ async def test_paths_by_links_or_by_weight(chain: httpx.AsyncClient, path: str) 
     assert await found(to="key:a") == ("a", 0.0)
     unknown = await chain.get(path, params={"frm": "key:a", "to": "key:nobody"})
     assert (unknown.status_code, unknown.json()["code"]) == (404, "memory_not_found")
+
+
+async def test_several_paths(chain: httpx.AsyncClient) -> None:
+    async def found(**query: str) -> list[tuple[str, float]]:
+        answer = (await chain.get("/shortest_path", params={"frm": "key:a", "to": "key:d", **query})).json()
+        assert answer["found"] is bool(answer["paths"])
+        first = {name: answer[name] for name in ("path", "links", "cost")}
+        none = {"path": [], "links": [], "cost": None}
+        assert first == (answer["paths"][0] if answer["paths"] else none)
+        return [("".join(one["key"] for one in way["path"]), way["cost"]) for way in answer["paths"]]
+
+    assert await found(k="3") == [("ad", 1.0), ("abcd", 3.0)]
+    assert await found(k="1") == [("ad", 1.0)]
+    assert await found(k="3", weighted="true") == [("abcd", 3.0), ("ad", 9.0)]
+    assert await found(mode="all_shortest") == [("ad", 1.0)]
+    assert await found(mode="simple", max_hops="2", type="next") == []
+    assert await found(mode="SHORTEST_K", where='{"type": "next"}') == [("abcd", 3.0)]
+    one = (await chain.get("/shortest_path", params={"frm": "key:a", "to": "key:d"})).json()
+    assert one.keys() == {"found", "path", "links", "cost", "hot"}
+    none = (await chain.get("/shortest_path", params={"frm": "key:d", "to": "key:a", "direction": "out"})).json()
+    assert none == {"found": False, "path": [], "links": [], "cost": None}
+
+
+async def test_walks_at_a_time(chain: httpx.AsyncClient) -> None:
+    await _link(chain, "b", "d", valid_from="2001-01-01", valid_to="2002-01-01T00:00:00+01:00")
+    query = {"frm": "key:b", "to": "key:d"}
+    assert (await chain.get("/shortest_path", params=query)).json()["cost"] == 2.0
+    for time, cost in (("2001-12-31T22:59:59Z", 1.0), ("2001-12-31T23:00:00Z", 2.0), ("2001-06-01", 1.0)):
+        assert (await chain.get("/shortest_path", params={**query, "as_of": time})).json()["cost"] == cost, time
+
+
+async def test_traverse_answers_columns(chain: httpx.AsyncClient) -> None:
+    asked = {"start": ["key:b", "3"], "depth": "1", "type": "next"}
+    found = (await chain.get("/traverse", params=asked)).json()
+    assert found["nodes"]["key"] == ["a", "b", "c", "d"]
+    assert (found["nodes"]["kind"], found["nodes"]["title"]) == (["episodic"] * 4, [None] * 4)
+    ends = list(zip(found["links"]["source"], found["links"]["target"], found["links"]["type"], strict=True))
+    assert ends == [(0, 1, "next"), (1, 2, "next"), (2, 3, "next")]
+    assert (found["links"]["weight"], found["truncated"], found["hot"]) == ([1.0] * 3, False, True)
+    b = (await chain.get(f"/memories/id:{found['nodes']['id'][1]}")).json()
+    assert b["key"] == "b"
+    cut = (await chain.get("/traverse", params={"start": "key:a", "limit": "2"})).json()
+    assert (cut["nodes"]["key"], cut["truncated"]) == (["a", "b"], True)
+    only = (await chain.get("/traverse", params={"start": "key:a", "depth": "0"})).json()
+    assert (only["nodes"]["key"], only["links"]["id"]) == (["a"], [])
+    unknown = await chain.get("/traverse", params={"start": ["key:a", "key:nobody"]})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "memory_not_found")
+
+
+async def test_rankings(chain: httpx.AsyncClient) -> None:
+    async def ranked(**query: str | list[str]) -> list[tuple[str, int | None]]:
+        answer = (await chain.get("/rank", params=query)).json()
+        assert 0 <= answer["estimated"] < 1
+        scores = [one["score"] for one in answer["results"]]
+        assert scores == sorted(scores, reverse=True)
+        return [(one["memory"]["key"], one["group"]) for one in answer["results"]]
+
+    await chain.post("/store", json={"key": "alone", "content": "x"})
+    assert await ranked(by="degree") == [(key, None) for key in "abcd"]
+    assert await ranked(by="degree", direction="in", limit="3") == [("d", None), ("b", None), ("c", None)]
+    assert await ranked(by="weak_components", where='{"weight": {"gt": 1}}') == [("a", 0), ("d", 0)]
+    assert await ranked(by="jaccard", seed="key:a") == [("c", None)]
+    assert {key for key, _ in await ranked(seed=["key:a", "1"])} == {*"abcd"}
+    assert {key for key, _ in await ranked()} == {*"abcd"}

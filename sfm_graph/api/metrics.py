@@ -76,9 +76,13 @@ class _Gauges(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         for name, value in self._services.health.pool().items():
             yield GaugeMetricFamily(f"sfm_database_{name}", "Of the pool of database connections", value)
-        hot = self._services.namespaces.hot_bytes()
-        yield GaugeMetricFamily("sfm_hot_bytes", "Namespaces held in memory, in bytes", sum(hot.values()))
-        yield GaugeMetricFamily("sfm_hot_namespaces", "Namespaces held in memory", len(hot))
+        held = GaugeMetricFamily("sfm_hot_bytes", "Namespaces held in memory, in bytes", labels=["structure"])
+        count = GaugeMetricFamily("sfm_hot_namespaces", "Namespaces held in memory", labels=["structure"])
+        for structure, sizes in self._services.namespaces.hot_bytes().items():
+            held.add_metric([structure], sum(sizes.values()))
+            count.add_metric([structure], len(sizes))
+        yield held
+        yield count
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()

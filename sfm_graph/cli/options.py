@@ -16,6 +16,10 @@ Kind = Annotated[str | None, typer.Option(help="episodic, semantic or entity.")]
 Reference = Annotated[str, typer.Argument(help="A memory: 1,2,3 or key:... or id:...")]
 LinkTypes = Annotated[list[str] | None, typer.Option("--type", "-t", help="Follow only this type; may be repeated.")]
 Direction = Annotated[str, typer.Option(help="out, in or both.")]
+LinkWhere = Annotated[str | None, typer.Option("--where", help="Follow only links that this JSON filter keeps.")]
+AsOf = Annotated[
+    str | None, typer.Option("--as-of", help="Follow the links that are valid at this ISO 8601 time; now by default.")
+]
 First = Annotated[int, typer.Option("--first", help="At most this many; the answer's `next` goes to --after.")]
 After = Annotated[str | None, typer.Option(help="The `next` of the page before.")]
 Version = Annotated[int | None, typer.Option("--expected-version", help="Refuse unless this version is stored.")]
@@ -35,6 +39,14 @@ def json_object(text: str | None, option: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise typer.BadParameter("must be a JSON object", param_hint=option)
     return value
+
+
+def walk_options(
+    types: list[str] | None, direction: str, where: str | None, as_of: str | None, namespace: str
+) -> dict[str, Any]:
+    """What every walk is asked with. Raises BadParameter where the filter is no JSON object."""
+    json_object(where, "--where")
+    return {"namespace": namespace, "type": types, "direction": direction, "where": where, "as_of": as_of}
 
 
 def given(**fields: Any) -> dict[str, Any]:

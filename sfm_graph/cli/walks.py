@@ -7,15 +7,19 @@ import typer
 from sfm_graph.cli.connection import Target, ask
 from sfm_graph.cli.options import (
     COORDINATES,
+    After,
+    AsOf,
     Config,
     Direction,
     LinkTypes,
+    LinkWhere,
     Namespace,
     Reference,
     Url,
     Version,
     given,
     json_object,
+    walk_options,
 )
 
 _Source = Annotated[str, typer.Argument(metavar="FROM", help="A memory: 1,2,3 or key:... or id:...")]
@@ -67,15 +71,18 @@ def neighbors(
     hops: Annotated[int, typer.Option(help="How many links away at most.")] = 1,
     types: LinkTypes = None,
     direction: Direction = "both",
-    limit: Annotated[int, typer.Option(help="At most this many memories.")] = 100,
+    where: LinkWhere = None,
+    as_of: AsOf = None,
+    limit: Annotated[int, typer.Option(help="At most this many memories; `next` goes to --after.")] = 100,
+    after: After = None,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
 ) -> None:
     """The memories around one, nearest first, each with the link that leads to it."""
     query = {
-        "namespace": namespace, "coord": reference, "hops": hops, "type": types, "direction": direction,
-        "limit": limit,
+        **walk_options(types, direction, where, as_of, namespace), "coord": reference, "hops": hops, "limit": limit,
+        "after": after,
     }  # fmt: skip
     ask(Target(url, config), "GET", "/neighbors", query=query)
 
@@ -85,21 +92,77 @@ def path(
     target: _Target,
     weighted: Annotated[bool, typer.Option("--weighted", help="Least sum of weights, not fewest links.")] = False,
     max_hops: Annotated[int | None, typer.Option(help="At most this many links.")] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="At most this many paths, best first.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Which of several paths: shortest_k, all_shortest or simple.")
+    ] = None,
     types: LinkTypes = None,
     direction: Direction = "both",
+    where: LinkWhere = None,
+    as_of: AsOf = None,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
 ) -> None:
-    """A shortest path between two memories; `found` is false when there is none."""
+    """A shortest path between two memories; `found` is false when there is none. With --k or --mode several."""
     query = {
-        "namespace": namespace, "frm": source, "to": target, "weighted": weighted, "max_hops": max_hops,
-        "type": types, "direction": direction,
+        **walk_options(types, direction, where, as_of, namespace), "frm": source, "to": target, "weighted": weighted,
+        "max_hops": max_hops, "k": k, "mode": mode,
     }  # fmt: skip
     ask(Target(url, config), "GET", "/shortest_path", query=query)
 
 
+def traverse(
+    starts: Annotated[list[str], typer.Argument(metavar="MEMORY", help="Where to start: 1,2,3 or key:... or id:...")],
+    depth: Annotated[int, typer.Option(help="How many links away at most.")] = 1,
+    types: LinkTypes = None,
+    direction: Direction = "both",
+    where: LinkWhere = None,
+    as_of: AsOf = None,
+    limit: Annotated[int, typer.Option(help="At most this many memories.")] = 100,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """What lies around memories, and every link between it, as columns."""
+    query = {
+        **walk_options(types, direction, where, as_of, namespace), "start": starts, "depth": depth, "limit": limit
+    }  # fmt: skip
+    ask(Target(url, config), "GET", "/traverse", query=query)
+
+
+def rank(
+    seeds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SEED", help="Memories to rank from; without any, all are ranked."),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="pagerank, degree, jaccard, adamic_adar, weak_components, strong_components or communities."
+        ),
+    ] = "pagerank",
+    unlinked: Annotated[
+        bool, typer.Option("--unlinked", help="Without what a seed is linked to: suggestions for links.")
+    ] = False,
+    types: LinkTypes = None,
+    direction: Direction = "both",
+    where: LinkWhere = None,
+    as_of: AsOf = None,
+    limit: Annotated[int, typer.Option(help="At most this many memories.")] = 20,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """The best memories by their links."""
+    query = {
+        **walk_options(types, direction, where, as_of, namespace), "by": by, "seed": seeds or None,
+        "unlinked": unlinked, "limit": limit,
+    }  # fmt: skip
+    ask(Target(url, config), "GET", "/rank", query=query)
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (link, unlink, neighbors, path):
+    for command in (link, unlink, neighbors, path, traverse, rank):
         app.command(context_settings=COORDINATES)(command)

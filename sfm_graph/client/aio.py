@@ -1,76 +1,30 @@
 """The async memory system: one namespace of the graph, over the services of this process."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, Unpack
-
-import orjson
+from typing import Any, Unpack
 
 from sfm_graph.api.rest import answers
 from sfm_graph.client.fields import Json, LinkFields, MemoryFields, MemoryType, RecallOptions, Reference, StoredFields
+from sfm_graph.client.opening import as_json
+from sfm_graph.client.walks import WalkMethods
 from sfm_graph.domain import inputs, validate
-from sfm_graph.domain.identity import MemoryRef
-from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.page import MAX_PAGE, page_size
 from sfm_graph.domain.recall import MAX_RECALL, Recall, RecallQuery, RecallWeights
-from sfm_graph.domain.walk import MAX_HOPS, MAX_PATH_HOPS, MAX_WALK_RESULTS, WalkFilter
 from sfm_graph.domain.where import box, parse_filters
-from sfm_graph.errors import Unavailable
-from sfm_graph.runtime import open_runtime
 from sfm_graph.services.links import LinkRequest
-from sfm_graph.services.registry import Services
-from sfm_graph.settings import MemoryMode, load_settings
 
 _CHUNK_BYTES = 256 * 1024
 
 
-class AsyncMemorySystem:
-    """One namespace of the memory graph. Opened by `async with`; its methods raise Unavailable outside of it."""
+class AsyncMemorySystem(WalkMethods):
+    """One namespace of the memory graph. Opened by `async with`; its methods raise Unavailable outside of it.
 
-    def __init__(self, mode: MemoryMode, namespace: str, *, config: Path | None = None, **settings: Any) -> None:
-        """settings: fields of Settings, above the environment and the YAML file `config`.
-
-        TEST without a `data_dir` or POSTGRES_URL works in a folder that is deleted at the end.
-        """
-        self._namespace = validate.namespace(namespace)
-        self._options = {"config": config, "mode": mode, **settings}
-        self._opened: Services | None = None
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        """Start or join the database. Raises SettingsError, DatabaseUnavailable."""
-        settings = load_settings(**self._options)
-        async with AsyncExitStack() as stack:
-            throw_away = settings.mode is MemoryMode.TEST and settings.postgres_url is None
-            if throw_away and "data_dir" not in self._options:
-                folder = Path(tempfile.mkdtemp(prefix="sfm-test-"))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-                settings = settings.model_copy(update={"data_dir": folder})
-            self._opened = await stack.enter_async_context(open_runtime(settings))
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Release everything; the embedded database stops when nobody else uses it. May be called twice."""
-        self._opened = None
-        await self._stack.aclose()
-
-    @property
-    def _services(self) -> Services:
-        if self._opened is None:
-            raise Unavailable("the memory system is not open; use it inside `async with`")
-        return self._opened
+    settings: fields of Settings, above the environment and the YAML file `config`. TEST without a `data_dir` or
+    POSTGRES_URL works in a folder that is deleted at the end.
+    """
 
     async def store_memory(
         self,
@@ -98,7 +52,7 @@ class AsyncMemorySystem:
         """Store a memory: at a key or a coordinate, or else wherever the service likes."""
         given = {"payload": payload, "kind": memory_type, "key": key, "coordinate": coordinate, **fields}
         stored = await self._services.memory_writes.store(self._namespace, given)
-        return _json(answers.memory_json(stored.memory))
+        return as_json(answers.memory_json(stored.memory))
 
     async def store_many(self, items: Sequence[Mapping[str, Any]], *, partial: bool = False) -> Json:
         """Store up to 10,000 memories in one transaction, all or none; with `partial` what can be stored.
@@ -106,24 +60,24 @@ class AsyncMemorySystem:
         Items have the fields of `remember`, and `kind`. Answers stored (a count), failed and memories.
         """
         done = await self._services.memory_writes.store_many(self._namespace, items, partial=partial)
-        return _json(answers.bulk_json(done))
+        return as_json(answers.bulk_json(done))
 
     async def get(self, ref: Reference) -> Json:
         """One memory. Raises MemoryNotFound."""
         async with self._services.views.open() as view:
             found = await self._services.memory_reads.get(view, self._namespace, self._ref(ref))
-        return _json(answers.memory_json(found))
+        return as_json(answers.memory_json(found))
 
     async def retrieve(self, ref: Reference) -> Json | None:
         """One memory, or None."""
         async with self._services.views.open() as view:
             (found,) = await self._services.memory_reads.find_many(view, self._namespace, [self._ref(ref)])
-        return None if found is None else _json(answers.memory_json(found))
+        return None if found is None else as_json(answers.memory_json(found))
 
     async def update(self, ref: Reference, **fields: Unpack[StoredFields]) -> Json:
         """Replace the given fields of a memory. Raises MemoryNotFound, VersionConflict."""
         updated = await self._services.memory_writes.update(self._namespace, self._ref(ref), fields)
-        return _json(answers.memory_json(updated))
+        return as_json(answers.memory_json(updated))
 
     async def forget(self, ref: Reference, *, expected_version: int | None = None) -> bool:
         """Take a memory with its links out of every answer; False when there is none."""
@@ -142,12 +96,12 @@ class AsyncMemorySystem:
     async def recall(self, query: str, top_k: int = 5, **options: Unpack[RecallOptions]) -> list[Json]:
         """The memories that fit a query best, best first."""
         found = await self._recalled(query, top_k, **options)
-        return [_json(answers.memory_json(hit.memory)) for hit in found.hits]
+        return [as_json(answers.memory_json(hit.memory)) for hit in found.hits]
 
     async def recall_with_scores(self, query: str, top_k: int = 5, **options: Unpack[RecallOptions]) -> list[Json]:
         """As `recall`, each memory with its score in [0, 1] and the legs that add up to it."""
         found = await self._recalled(query, top_k, **options)
-        return [_json(answers.hit_json(hit)) for hit in found.hits]
+        return [as_json(answers.hit_json(hit)) for hit in found.hits]
 
     async def _recalled(self, query: str, top_k: int, **options: Unpack[RecallOptions]) -> Recall:
         kind, embedding = options.get("kind"), options.get("embedding")
@@ -178,7 +132,7 @@ class AsyncMemorySystem:
                 view, self._namespace, term, exact=exact, case_sensitive=case_sensitive, first=page_size(first),
                 after=after,
             )  # fmt: skip
-        return _json(answers.page_json("results", page))
+        return as_json(answers.page_json("results", page))
 
     async def range(
         self,
@@ -195,7 +149,7 @@ class AsyncMemorySystem:
             page = await self._services.memory_reads.in_box(
                 view, self._namespace, box(low, high), kind=wanted, first=page_size(first), after=after
             )
-        return _json(answers.page_json("memories", page))
+        return as_json(answers.page_json("memories", page))
 
     async def link_memories(
         self,
@@ -212,7 +166,7 @@ class AsyncMemorySystem:
         """
         given = {"type": type, "weight": weight, "properties": properties, **fields}
         stored = await self._services.links.link(self._namespace, source, target, given)
-        return _json(answers.link_json(stored.link))
+        return as_json(answers.link_json(stored.link))
 
     async def link_many(self, links: Sequence[Mapping[str, Any]]) -> list[Json]:
         """Make up to 10,000 links in one transaction, all or none: `source`, `target` and fields of a link each."""
@@ -222,7 +176,7 @@ class AsyncMemorySystem:
             for one in links
         ]
         done = await self._services.links.link_many(self._namespace, requests)
-        return [_json(answers.link_json(one.link)) for one in done.stored]
+        return [as_json(answers.link_json(one.link)) for one in done.stored]
 
     async def unlink(self, source: Reference, target: Reference, type: str | None = None) -> int:
         """Remove the links from one memory to another, of one type or any; how many there were."""
@@ -230,48 +184,11 @@ class AsyncMemorySystem:
         ends = self._ref(source), self._ref(target)
         return len(await self._services.links.unlink_between(self._namespace, *ends, type_))
 
-    async def neighbors(
-        self,
-        ref: Reference,
-        *,
-        hops: int = 1,
-        types: Sequence[str] | str | None = None,
-        direction: Direction | str = Direction.BOTH,
-        limit: int = 100,
-    ) -> list[Json]:
-        """The memories around one, nearest first: `memory`, the `link` that led to it, and `hops`."""
-        async with self._services.views.open() as view:
-            found = await self._services.traversal.neighbours(
-                view, self._namespace, self._ref(ref), _walk(types, direction),
-                hops=validate.integer(hops, "hops", low=1, high=MAX_HOPS),
-                limit=validate.integer(limit, "limit", low=1, high=MAX_WALK_RESULTS),
-            )  # fmt: skip
-        neighbours: list[Json] = _json(answers.neighbours_json(found))["neighbors"]
-        return neighbours
-
-    async def shortest_path(
-        self,
-        source: Reference,
-        target: Reference,
-        *,
-        weighted: bool = False,
-        types: Sequence[str] | str | None = None,
-        direction: Direction | str = Direction.BOTH,
-        max_hops: int = MAX_PATH_HOPS,
-    ) -> Json | None:
-        """The fewest links, or with `weighted` the least sum of weights: `path`, `links`, `cost`; None for none."""
-        async with self._services.views.open() as view:
-            found = await self._services.traversal.shortest_path(
-                view, self._namespace, self._ref(source), self._ref(target), _walk(types, direction),
-                weighted=weighted, max_hops=validate.integer(max_hops, "max_hops", low=0, high=MAX_PATH_HOPS),
-            )  # fmt: skip
-        return None if found is None else _json(answers.path_json(found))
-
     async def stats(self) -> Json:
         """What is in the namespace. Raises NamespaceNotFound before its first write."""
         async with self._services.views.open() as view:
             found = await self._services.namespaces.statistics(view, self._namespace)
-        return _json(answers.statistics_json(found))
+        return as_json(answers.statistics_json(found))
 
     async def export(self, path: Path | str) -> int:
         """Write the namespace as NDJSON into a file; its size in bytes. Raises NamespaceNotFound."""
@@ -288,19 +205,7 @@ class AsyncMemorySystem:
     async def import_(self, path: Path | str) -> Json:
         """Store the records of an NDJSON file; counts, and failures with their lines. Again: what is new."""
         report = await self._services.transfer.import_ndjson(_chunks_of(path), self._namespace)
-        return _json(report.as_json())
-
-    def _ref(self, ref: Reference) -> MemoryRef:
-        return inputs.memory_ref(self._namespace, ref)
-
-
-def _json(value: Json) -> Json:
-    plain: Json = orjson.loads(orjson.dumps(value))
-    return plain
-
-
-def _walk(types: Sequence[str] | str | None, direction: Direction | str) -> WalkFilter:
-    return WalkFilter(validate.choice(direction, Direction, "direction"), inputs.link_types(types))
+        return as_json(report.as_json())
 
 
 async def _chunks_of(path: Path | str) -> AsyncIterator[bytes]:

@@ -13,8 +13,10 @@ import orjson
 
 from sfm_graph.domain import validate
 from sfm_graph.domain.identity import Entity, LinkId, MemoryId, MemoryRef, decode_global_id
-from sfm_graph.domain.link import DEFAULT_LINK_TYPE, LinkPatch, NewLink
+from sfm_graph.domain.link import DEFAULT_LINK_TYPE, Direction, LinkPatch, NewLink
 from sfm_graph.domain.memory import MemoryKind, MemoryPatch, NewMemory
+from sfm_graph.domain.walk import WalkFilter
+from sfm_graph.domain.where import parse_link_where
 from sfm_graph.errors import InvalidInput, LinkNotFound, MemoryNotFound, TooLarge
 
 _VERSION = {"low": 1, "high": 2**31 - 1}
@@ -122,6 +124,21 @@ def link_types(values: object) -> tuple[str, ...]:
     if not isinstance(items, list | tuple) or len(items) > 100:
         raise InvalidInput("types must be a list of at most 100 link types", field="types")
     return tuple(link_type(item) for item in items)
+
+
+def walk_filter(
+    direction: object = None, types: object = None, where: object = None, as_of: object = None
+) -> WalkFilter:
+    """Which links a walk follows. None: both ways, any type, every link, those valid now.
+
+    where: a filter on links in its JSON form. as_of: an ISO 8601 time or a datetime. Raises InvalidInput.
+    """
+    return WalkFilter(
+        Direction.BOTH if direction is None else validate.choice(direction, Direction, "direction"),
+        link_types(types),
+        parse_link_where(where),
+        validate.moment(as_of, "as_of"),
+    )
 
 
 def memory_ref(namespace: str, value: object) -> MemoryRef:

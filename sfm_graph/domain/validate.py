@@ -24,6 +24,8 @@ MAX_PAYLOAD_BYTES = 1_000_000
 MAX_JSON_DEPTH = 64
 MAX_NAMESPACE_CHARS = 128
 MAX_LINK_TYPE_CHARS = 128
+# Sums of so large costs still tell a difference of 1 apart, and never overflow.
+MAX_WEIGHT = 1e15
 MAX_BULK_ITEMS = 10_000
 MAX_QUERY_CHARS = 100_000
 MAX_EMBEDDING_DIMENSION = 4_000
@@ -103,13 +105,15 @@ def coordinate_from_text(value: str, field: str = "coordinate") -> Coordinate:
 
 
 def weight(value: object) -> float:
-    """A link's cost: finite and >= 0. Raises InvalidWeight."""
+    """A link's cost, from 0 to MAX_WEIGHT. Raises InvalidWeight."""
     try:
         checked = number(value, "weight") + 0.0
     except InvalidInput as exc:
         raise InvalidWeight(exc.message, field="weight") from exc
     if checked < 0:
         raise InvalidWeight("weight must be >= 0: it is a cost, nearer is smaller", field="weight")
+    if checked > MAX_WEIGHT:
+        raise InvalidWeight(f"weight must be at most {MAX_WEIGHT:g}", field="weight")
     return checked
 
 

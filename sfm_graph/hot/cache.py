@@ -1,12 +1,11 @@
-"""The hot frame: versions of hot structures by namespace, within a byte budget. Does no I/O.
+"""The hot frame: versions of hot structures by namespace, within one byte budget. Does no I/O.
 
 A version is immutable, so readers never wait for each other and keep what they pinned after it was evicted.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from sfm_graph.domain.snapshot import Snapshot
@@ -27,16 +26,37 @@ class Version(Protocol):
 V = TypeVar("V", bound=Version)
 
 
-class HotCache(Generic[V]):
-    """The newest version of each hot namespace; the least recently used go when the budget is exceeded."""
+class HotBudget:
+    """The bytes that all hot structures of a process share; the least recently used go when they exceed it."""
 
-    def __init__(self, budget_bytes: int) -> None:
-        self.budget_bytes = budget_bytes
-        self._versions: OrderedDict[int, V] = OrderedDict()
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._held: OrderedDict[tuple[HotCache[Any], int], int] = OrderedDict()
         self._used = 0
+
+    def hold(self, cache: "HotCache[Any]", namespace_id: int, nbytes: int) -> None:
+        """Account for a version that was just used, and evict others until all fit; never this one."""
+        self.release(cache, namespace_id)
+        self._held[cache, namespace_id] = nbytes
+        self._used += nbytes
+        while self._used > self.limit_bytes and len(self._held) > 1:
+            owner, oldest = next(iter(self._held))
+            owner.drop(oldest)
+
+    def release(self, cache: "HotCache[Any]", namespace_id: int) -> None:
+        """Account no longer for a version."""
+        self._used -= self._held.pop((cache, namespace_id), 0)
+
+
+class HotCache(Generic[V]):
+    """The newest version of one structure of each hot namespace."""
+
+    def __init__(self, budget: HotBudget) -> None:
+        self.budget = budget
+        self._versions: dict[int, V] = {}
         self._loading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
-    def pinned(self) -> Mapping[int, V]:
+    def pinned(self) -> dict[int, V]:
         """The versions of this moment, to be taken before a request's snapshot: then each precedes it."""
         return dict(self._versions)
 
@@ -54,22 +74,15 @@ class HotCache(Generic[V]):
     def publish(self, namespace_id: int, version: V) -> None:
         """Offer a version; an older one than the present is not taken."""
         present = self._versions.get(namespace_id)
-        if present is not None:
-            if not present.snapshot.precedes(version.snapshot):
-                return
-            self._used -= present.nbytes
+        if present is not None and not present.snapshot.precedes(version.snapshot):
+            return
         self._versions[namespace_id] = version
-        self._versions.move_to_end(namespace_id)
-        self._used += version.nbytes
-        while self._used > self.budget_bytes and len(self._versions) > 1:
-            _, evicted = self._versions.popitem(last=False)
-            self._used -= evicted.nbytes
+        self.budget.hold(self, namespace_id, version.nbytes)
 
     def drop(self, namespace_id: int) -> None:
         """Forget a namespace."""
-        gone = self._versions.pop(namespace_id, None)
-        if gone is not None:
-            self._used -= gone.nbytes
+        if self._versions.pop(namespace_id, None) is not None:
+            self.budget.release(self, namespace_id)
 
     def sizes(self) -> dict[int, int]:
         """Resident bytes by namespace id."""

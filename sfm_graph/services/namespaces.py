@@ -10,7 +10,6 @@ from sfm_graph.domain.namespace import Namespace, NamespaceCounts
 from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor
 from sfm_graph.errors import InvalidInput, ModelMismatch, NamespaceNotFound
 from sfm_graph.hot.cache import HotCache
-from sfm_graph.hot.text_index import TextIndex
 from sfm_graph.services.view import View
 from sfm_graph.store import namespaces
 from sfm_graph.store.database import Database, WriteSession
@@ -18,19 +17,19 @@ from sfm_graph.store.database import Database, WriteSession
 
 @dataclass(frozen=True, slots=True)
 class NamespaceStatistics:
-    """A namespace, how much is in it, and the bytes it takes in this process's memory (0 when not hot)."""
+    """A namespace, how much is in it, and the bytes each structure of it takes in this process (0 when not hot)."""
 
     namespace: Namespace
     counts: NamespaceCounts
-    hot_bytes: int
+    hot_bytes: Mapping[str, int]
 
 
 class Namespaces:
     """The queries and mutations of namespaces."""
 
-    def __init__(self, database: Database, hot_text: HotCache[TextIndex]) -> None:
+    def __init__(self, database: Database, caches: Mapping[str, HotCache[Any]]) -> None:
         self._database = database
-        self._hot_text = hot_text
+        self._caches = caches
 
     async def list(self, view: View, *, first: int, after: str | None) -> Page[Namespace]:
         """A page of namespaces by name."""
@@ -43,11 +42,12 @@ class Namespaces:
         """What is in a namespace. Raises NamespaceNotFound."""
         found = await view.existing_namespace(name)
         counts = await namespaces.counts(view.session, found)
-        return NamespaceStatistics(found, counts, self._hot_text.sizes().get(found.id, 0))
+        hot_bytes = {structure: sizes.get(found.id, 0) for structure, sizes in self.hot_bytes().items()}
+        return NamespaceStatistics(found, counts, hot_bytes)
 
-    def hot_bytes(self) -> dict[int, int]:
-        """Bytes of each namespace that this process holds in memory, by row id."""
-        return self._hot_text.sizes()
+    def hot_bytes(self) -> dict[str, dict[int, int]]:
+        """Bytes that this process holds in memory, by structure (`text`, `graph`) and the namespace's row id."""
+        return {structure: cache.sizes() for structure, cache in self._caches.items()}
 
     async def put(
         self,
@@ -91,4 +91,6 @@ class Namespaces:
         async def work(session: WriteSession) -> int:
             return await namespaces.delete(session, name)
 
-        self._hot_text.drop(await self._database.write(work))
+        gone = await self._database.write(work)
+        for cache in self._caches.values():
+            cache.drop(gone)

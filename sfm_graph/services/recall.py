@@ -1,10 +1,9 @@
 """Recall: both legs on one snapshot, fused and explained."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +87,7 @@ class Recalls:
         if weights.lexical > 0:
             terms = {term: term_id(term) for term in query_terms(query.text)[:MAX_QUERY_TERMS]}
         vector = await self._vector(namespace, query) if weights.dense > 0 else None
-        where = _filtered(query)
+        where = _filtered(query, view.now)
         allowed = None
         if where is not None:
             allowed = await search.matching_ids(view.session, namespace.id, where)
@@ -115,7 +114,7 @@ class Recalls:
         question: _Question,
     ) -> dict[Leg, tuple[Candidates, Scores | Candidates]]:
         legs: dict[Leg, tuple[Candidates, Scores | Candidates]] = {}
-        now = time.time()
+        now = view.now.timestamp()
         if question.vector is not None and namespace.model is not None:
             if index is not None and index.has_vectors:
                 scores = await asyncio.to_thread(index.dense, question.vector, now, question.allowed)
@@ -159,11 +158,10 @@ def _allowed(matched: Candidates, question: _Question) -> Candidates:
     return Candidates(matched.ids[kept][: question.pool], matched.scores[kept][: question.pool])
 
 
-def _filtered(query: RecallQuery) -> Where | None:
+def _filtered(query: RecallQuery, now: datetime) -> Where | None:
     """The filter with the kinds and validity in it; None when nothing is filtered."""
     if not query.kinds and query.where == EVERYTHING:
         return None
-    now = datetime.now(UTC)
     valid = (Compare("valid_from", Operator.LTE, now), Compare("valid_to", Operator.GT, now))
     if not query.kinds:
         return AllOf((*valid, query.where))

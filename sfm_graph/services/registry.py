@@ -12,6 +12,7 @@ from sfm_graph.services.recall import Recalls
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import Views
+from sfm_graph.services.walks import Walks
 from sfm_graph.settings import Settings
 
 
@@ -25,6 +26,7 @@ class Services:
     memory_writes: MemoryWrites
     links: Links
     recalls: Recalls
+    walks: Walks
     traversal: Traversal
     namespaces: Namespaces
     transfer: Transfer

@@ -1,16 +1,19 @@
 """What one request sees: one database snapshot, the hot versions that precede it, its namespaces."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.errors import NamespaceNotFound
-from sfm_graph.hot.cache import HotCache
-from sfm_graph.hot.text_index import TextIndex
+from sfm_graph.hot.cache import HotCache, Version
 from sfm_graph.store import namespaces
 from sfm_graph.store.database import Database, ReadSession
+
+V = TypeVar("V", bound=Version)
 
 
 @dataclass(slots=True)
@@ -18,10 +21,20 @@ class View:
     """One snapshot. Every read of a request goes through it, so that its answers fit together."""
 
     session: ReadSession
-    # Pinned before the snapshot was taken, so each precedes it.
-    pinned: Mapping[int, TextIndex]
     snapshot: Snapshot
+    # Hot versions by cache and namespace: taken before the snapshot, so each precedes it, or brought to it since.
+    _pinned: dict[HotCache[Any], dict[int, Any]]
+    # What `now` means in the whole request.
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
     _namespaces: dict[str, Namespace | None] = field(default_factory=dict)
+
+    def pinned(self, cache: HotCache[V], namespace_id: int) -> V | None:
+        """The version of a hot structure that this request goes on from."""
+        return self._pinned[cache].get(namespace_id)
+
+    def pin(self, cache: HotCache[V], namespace_id: int, version: V) -> None:
+        """Go on from this version."""
+        self._pinned[cache][namespace_id] = version
 
     async def namespace(self, name: str) -> Namespace | None:
         """A namespace by name, looked up once."""
@@ -40,13 +53,13 @@ class View:
 class Views:
     """Opens views."""
 
-    def __init__(self, database: Database, hot_text: HotCache[TextIndex]) -> None:
+    def __init__(self, database: Database, caches: Sequence[HotCache[Any]]) -> None:
         self._database = database
-        self._hot_text = hot_text
+        self._caches = caches
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[View]:
         """A view for one request; it holds a database connection until it is closed."""
-        pinned = self._hot_text.pinned()
+        pinned = {cache: cache.pinned() for cache in self._caches}
         async with self._database.read() as session:
-            yield View(session, pinned, Snapshot(session.snapshot))
+            yield View(session, Snapshot(session.snapshot), pinned)

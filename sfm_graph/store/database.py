@@ -173,6 +173,12 @@ class Database:
                     if not connection.closed:
                         await connection.execute("rollback")
 
+    async def single(self, name: str, /, **parameters: Any) -> Row | None:
+        """The first row of a named statement that reads, in a transaction of its own: one statement, one snapshot."""
+        with translated():
+            async with self._pool.connection() as connection:
+                return await Session(connection).row(name, **parameters)
+
     async def write(self, work: Callable[[WriteSession], Awaitable[T]]) -> T:
         """Run `work` in one transaction; repeat it whole when it loses a race. Committed when this returns."""
         for attempt in range(WRITE_ATTEMPTS):

@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from sfm_graph.domain.identity import LinkId, MemoryId
 from sfm_graph.domain.link import Direction, Link
-from sfm_graph.domain.walk import Step, WalkFilter
+from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.domain.where import Where
-from sfm_graph.store.database import ReadSession, Row, Session, WriteSession
+from sfm_graph.store.database import ReadSession, Session, WriteSession
 from sfm_graph.store.rows import link_from_row
 from sfm_graph.store.where import links_of_memories
 
@@ -144,35 +144,25 @@ async def of_memories(
     return found
 
 
+class Step(NamedTuple):
+    """One link as a walk meets it: from where, over which link, to where, at what cost, of which type."""
+
+    origin: MemoryId
+    link_id: LinkId
+    to: MemoryId
+    weight: float
+    type: str
+
+
 async def steps_from(
-    session: ReadSession, namespace_id: int, frontier: Iterable[int], walk: WalkFilter, limit: int
-) -> list[tuple[MemoryId, Step]]:
-    """Steps out of a frontier with their origins, in link id order, at most `limit`; links valid now only."""
+    session: ReadSession, namespace_id: int, frontier: Iterable[int], walk: WalkFilter, at: datetime, limit: int
+) -> list[Step]:
+    """Steps out of a frontier in link id order, at most `limit`; links valid at a time only, whatever `where`."""
     # As text: a list of 100,000 takes the driver 90 ms, in which nothing else runs.
     ids = "{" + ",".join(map(str, frontier)) + "}"
     return await session.mapped(
-        "steps_from", _step_from_row, namespace_id=namespace_id, frontier=ids, limit=limit, **_walk(walk)
+        "steps_from", Step._make, namespace_id=namespace_id, frontier=ids, at=at, limit=limit, **_walk(walk)
     )
-
-
-def _step_from_row(row: Row) -> tuple[MemoryId, Step]:
-    origin, link_id, reached, weight = row
-    return origin, Step(link_id, reached, weight)
-
-
-async def among(
-    session: ReadSession,
-    namespace_id: int,
-    namespace: str,
-    ids: Iterable[int],
-    types: Sequence[str],
-    limit: int,
-) -> list[Link]:
-    """Links valid now with both ends among the memories, by id, at most `limit`."""
-    return await session.mapped(
-        "links_among", partial(link_from_row, namespace),
-        namespace_id=namespace_id, ids=list(ids), types=list(types) or None, limit=limit,
-    )  # fmt: skip
 
 
 def _walk(walk: WalkFilter) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from sfm_graph.domain.identity import Coordinate, MemoryId, MemoryRef
 from sfm_graph.domain.inputs import digest
 from sfm_graph.domain.memory import Memory, NewMemory
-from sfm_graph.store.database import ReadSession, Session, WriteSession
+from sfm_graph.store.database import ReadSession, Row, Session, WriteSession
 from sfm_graph.store.rows import MEMORY_WIDTH, memory_from_row
 from sfm_graph.store.search_columns import SearchColumns
 
@@ -61,7 +61,15 @@ async def lock(session: WriteSession, namespace_id: int, namespace: str, refs: I
 
 async def resolve(session: WriteSession, namespace_id: int, refs: Iterable[MemoryRef]) -> dict[MemoryRef, MemoryId]:
     """The ids behind references, held against deletion. Unknown ones are missing from the answer."""
-    rows = await session.rows("memory_resolve", namespace_id=namespace_id, **references(set(refs)))
+    return _by_ref(await session.rows("memory_resolve", namespace_id=namespace_id, **references(set(refs))))
+
+
+async def locate(session: ReadSession, namespace_id: int, refs: Iterable[MemoryRef]) -> dict[MemoryRef, MemoryId]:
+    """The ids behind references, for reading. Unknown ones are missing from the answer."""
+    return _by_ref(await session.rows("memory_locate", namespace_id=namespace_id, **references(set(refs))))
+
+
+def _by_ref(rows: Iterable[Row]) -> dict[MemoryRef, MemoryId]:
     found: dict[MemoryRef, MemoryId] = {}
     for row_id, key, coordinate in rows:
         found[MemoryRef(id=row_id)] = row_id
@@ -69,6 +77,22 @@ async def resolve(session: WriteSession, namespace_id: int, refs: Iterable[Memor
         if key is not None:
             found[MemoryRef(key=key)] = row_id
     return found
+
+
+class Outline(NamedTuple):
+    """Of a memory what a drawing needs."""
+
+    id: MemoryId
+    key: str | None
+    kind: str
+    title: str | None
+    importance: float
+
+
+async def outlines(session: ReadSession, namespace_id: int, ids: Iterable[int]) -> list[Outline]:
+    """Outlines of the memories with these ids, ascending by id."""
+    listed = "{" + ",".join(map(str, ids)) + "}"
+    return await session.mapped("memory_outlines", Outline._make, namespace_id=namespace_id, ids=listed)
 
 
 async def find(

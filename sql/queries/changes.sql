@@ -6,6 +6,25 @@ where c.namespace_id = %(namespace_id)s
   and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
        or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
 
+-- name: changed_links
+-- Links changed by what became visible since a snapshot, each with the memory that it leaves or left; as above.
+select array_agg(c.entity_id) filter (where c.entity = 'link'),
+       array_agg((coalesce(c.after, c.before) ->> 'source_id')::bigint) filter (where c.entity = 'link')
+from changes c
+where c.namespace_id = %(namespace_id)s
+  and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+       or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
+
+-- name: links_unchanged
+-- A namespace by name with the snapshot of this very statement, and whether no link of it changed since another.
+-- One statement is one snapshot, so a walk in memory needs no transaction.
+select n.id, pg_current_snapshot()::text,
+       (select count(*) filter (where c.entity = 'link') = 0 from changes c
+        where c.namespace_id = n.id
+          and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+               or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot)))))
+from namespaces n where n.name = %(name)s;
+
 -- name: changes_since
 -- All change rows of a namespace that became visible since a snapshot, in id order.
 select c.id, c.entity, c.entity_id, c.operation, c.before, c.after, c.at from changes c

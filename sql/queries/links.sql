@@ -84,25 +84,16 @@ from unnest(%(ids)s::bigint[]) as o (memory_id), lateral (
 
 -- name: steps_from
 -- The steps out of a frontier: from which memory, over which link, to which memory, at what cost; in link order.
-select e.source_id as origin, e.id, e.target_id as reached, e.weight from links e
+select e.source_id as origin, e.id, e.target_id as reached, e.weight, e.type from links e
 where e.namespace_id = %(namespace_id)s and e.source_id = any(%(frontier)s::bigint[]) and %(outward)s
   and (%(types)s::text[] is null or e.type = any(%(types)s))
-  and e.valid_from <= now() and e.valid_to > now()
+  and e.valid_from <= %(at)s and e.valid_to > %(at)s
 union all
-select e.target_id, e.id, e.source_id, e.weight from links e
+select e.target_id, e.id, e.source_id, e.weight, e.type from links e
 where e.namespace_id = %(namespace_id)s and e.target_id = any(%(frontier)s::bigint[]) and %(inward)s
   and (%(types)s::text[] is null or e.type = any(%(types)s))
-  and e.valid_from <= now() and e.valid_to > now()
+  and e.valid_from <= %(at)s and e.valid_to > %(at)s
 order by 2 limit %(limit)s;
-
--- name: links_among
--- Every link with both ends in a set of memories, in id order.
-select {link_columns} from links l
-where l.namespace_id = %(namespace_id)s and l.source_id = any(%(ids)s::bigint[])
-  and l.target_id = any(%(ids)s::bigint[])
-  and (%(types)s::text[] is null or l.type = any(%(types)s))
-  and l.valid_from <= now() and l.valid_to > now()
-order by l.id limit %(limit)s;
 
 -- name: link_export
 -- A keyset page by id with the names of both ends, cut where its properties exceed a budget of bytes.
@@ -115,3 +106,25 @@ select s.key, s.coordinate, t.key, t.coordinate, {link_columns} from (
 join memories s on s.namespace_id = %(namespace_id)s and s.id = l.source_id
 join memories t on t.namespace_id = %(namespace_id)s and t.id = l.target_id
 where l.bytes_before < %(max_bytes)s order by l.id;
+
+-- name: link_types
+-- The types of some links.
+select l.id, l.type from links l where l.namespace_id = %(namespace_id)s and l.id = any(%(ids)s::bigint[]);
+
+-- name: link_columns
+-- Links by id as a walk needs them, ascending; times as Postgres counts them: microseconds from 2000, open ends the
+-- extremes of bigint.
+select l.id, l.source_id, l.target_id, l.type, l.weight,
+       case when isfinite(l.valid_from) then (extract(epoch from l.valid_from - '2000-01-01 UTC') * 1000000)::bigint
+            when l.valid_from > now() then 9223372036854775807 else -9223372036854775808 end,
+       case when isfinite(l.valid_to) then (extract(epoch from l.valid_to - '2000-01-01 UTC') * 1000000)::bigint
+            when l.valid_to > now() then 9223372036854775807 else -9223372036854775808 end
+from links l where l.namespace_id = %(namespace_id)s and l.id = any(%(ids)s::bigint[]) order by l.id;
+
+-- name: link_count_up_to
+-- How many links a namespace has, counted up to a bound, unless the table is too small to
+-- hold as many: a row takes more than 100 bytes.
+select case when size.rows <= %(bound)s then size.rows
+            else (select count(*) from (select from links l where l.namespace_id = %(namespace_id)s
+                                        limit %(bound)s + 1) counted) end
+from (select pg_relation_size('links') / 100 as rows) size;

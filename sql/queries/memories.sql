@@ -18,6 +18,15 @@ where m.namespace_id = %(namespace_id)s and m.id in (
           join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
 order by m.id for key share;
 
+-- name: memory_locate
+-- The ids behind references, for reading: starts of walks.
+select m.id, m.key, m.coordinate from memories m
+where m.namespace_id = %(namespace_id)s and m.id in (
+    select unnest(%(ids)s::bigint[])
+    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)s::text[])
+    union select c.id from unnest(%(coordinates)s::text[]) wanted
+          join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[]);
+
 -- name: memory_find
 -- Memories behind a batch of references, for reading.
 select {memory_columns} from memories m
@@ -135,6 +144,11 @@ select %(namespace_id)s, 'memory', unnest(%(ids)s::bigint[]), 'erase';
 -- Memories by id.
 select {memory_columns} from memories m
 where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)s::bigint[]);
+
+-- name: memory_outlines
+-- Of memories what a drawing needs: id, key, kind, title, importance.
+select m.id, m.key, m.kind, m.title, m.importance from memories m
+where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)s::bigint[]) order by m.id;
 
 -- name: memory_range
 -- The coordinate box, in coordinate order: the unique index bounds the first axis, the rest is filtered.

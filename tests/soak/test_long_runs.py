@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from test_changes import stress
 from test_crash import kill_in_the_middle
+from test_fresh_elsewhere import write_and_read_elsewhere
 
 from sfm_graph.services.registry import Services
 
@@ -26,3 +27,7 @@ def test_kill_at_random_times(run: int) -> None:
         kill_in_the_middle(data_dir, chosen.choice(["database", "both"]), seconds=chosen.uniform(1, 6))
     finally:
         shutil.rmtree(data_dir, ignore_errors=True)
+
+
+async def test_ten_thousand_writes_seen_by_another_process(services: Services, database_dsn: str) -> None:
+    await write_and_read_elsewhere(services, database_dsn, rounds=10_000)

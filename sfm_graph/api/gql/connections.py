@@ -6,7 +6,8 @@ import strawberry
 
 from sfm_graph.api.gql import types
 from sfm_graph.api.gql.context import Context
-from sfm_graph.domain import recall, walk
+from sfm_graph.api.gql.page_info import PageInfo
+from sfm_graph.domain import recall
 from sfm_graph.domain.link import Link as DomainLink
 from sfm_graph.domain.memory import Memory as DomainMemory
 from sfm_graph.domain.page import Page
@@ -21,25 +22,6 @@ LazyLink = Annotated["Link", strawberry.lazy("sfm_graph.api.gql.types")]
 
 def _cursor() -> Any:
     return strawberry.field(description="The place of this edge: give it as `after` to go on behind it.")
-
-
-@strawberry.type(description="Where a page stands in its listing.")
-class PageInfo:
-    """Relay's page information. Pages go forward only."""
-
-    has_next_page: bool = strawberry.field(description="Whether more follow.")
-    end_cursor: str | None = strawberry.field(description="Where the next page starts; null for an empty page.")
-    has_previous_page: bool = strawberry.field(description="Whether this page was reached by a cursor.")
-    start_cursor: str | None = strawberry.field(description="The cursor of the first edge.")
-
-    @classmethod
-    def of(cls, found: Page[Any], after: str | None) -> Self:
-        """The information of a page that was asked for behind `after`."""
-        first = found.cursors[0] if found.cursors else None
-        return cls(
-            has_next_page=found.has_next, end_cursor=found.end_cursor, has_previous_page=after is not None,
-            start_cursor=first,
-        )  # fmt: skip
 
 
 @strawberry.type(description="A listed memory.")
@@ -91,37 +73,6 @@ class LinkConnection:
             LinkEdge(node=types.Link.from_domain(one), cursor=cursor)
             for one, cursor in zip(found.items, found.cursors, strict=True)
         ]
-        return cls(edges=edges, page_info=PageInfo.of(found, after))
-
-
-@strawberry.type(description="A memory reached by following links.")
-class NeighborEdge:
-    """One place of a NeighborConnection."""
-
-    node: LazyMemory = strawberry.field(description="The memory reached.")
-    link: LazyLink = strawberry.field(description="The link over which it was first reached.")
-    hops: int = strawberry.field(description="How many links away it is.")
-    cursor: str = _cursor()
-
-
-@strawberry.type(description="A page of neighbours: each memory once, the nearest first.")
-class NeighborConnection:
-    """A page of neighbours."""
-
-    edges: list[NeighborEdge] = strawberry.field(description="The neighbours with their places.")
-    page_info: PageInfo = strawberry.field(description="Where the page stands.")
-
-    @classmethod
-    async def of(cls, context: Context, found: Page[walk.Neighbour], after: str | None) -> Self:
-        """The connection of a page."""
-        await context.spend(len(found.items))
-        edges = [
-            NeighborEdge(
-                node=types.Memory.from_domain(one.memory), link=types.Link.from_domain(one.link), hops=one.hops,
-                cursor=cursor,
-            )
-            for one, cursor in zip(found.items, found.cursors, strict=True)
-        ]  # fmt: skip
         return cls(edges=edges, page_info=PageInfo.of(found, after))
 
 

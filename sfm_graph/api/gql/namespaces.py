@@ -5,8 +5,8 @@ from typing import Self
 
 import strawberry
 
-from sfm_graph.api.gql.connections import PageInfo
 from sfm_graph.api.gql.context import SEARCH_NODES, Context, GraphInfo
+from sfm_graph.api.gql.page_info import PageInfo
 from sfm_graph.api.gql.scalars import resolver
 from sfm_graph.domain import namespace, page
 from sfm_graph.domain.memory import MemoryKind
@@ -95,7 +95,7 @@ class Namespace:
 
     @resolver("The bytes that it takes in this process's memory; 0 when it is not hot.")
     async def hot_bytes(self, info: GraphInfo) -> float:
-        return (await _statistics(info.context, self.name)).hot_bytes
+        return sum((await _statistics(info.context, self.name)).hot_bytes.values())
 
 
 @strawberry.type(description="A listed namespace.")

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import strawberry
 
-from sfm_graph.api.gql import reads
-from sfm_graph.api.gql.connections import MemoryConnection, NeighborConnection, RecallConnection
+from sfm_graph.api.gql import reads, walk_reads
+from sfm_graph.api.gql.connections import MemoryConnection, RecallConnection
 from sfm_graph.api.gql.context import GraphInfo
 from sfm_graph.api.gql.inputs import MemoryOrder, MemoryRef, RecallWeights
 from sfm_graph.api.gql.namespaces import Namespace, NamespaceConnection
@@ -22,16 +22,20 @@ from sfm_graph.api.gql.scalars import (
     resolver,
 )
 from sfm_graph.api.gql.types import Memory, Node
+from sfm_graph.api.gql.walk_arguments import AsOfArg, FollowedArg, walk_of
+from sfm_graph.api.gql.walk_connections import NeighborConnection, RankConnection
 from sfm_graph.api.gql.walks import Path, Subgraph
-from sfm_graph.api.gql.where import WhereArg
+from sfm_graph.api.gql.where import WhereArg, where_of
 from sfm_graph.domain import validate
 from sfm_graph.domain.identity import DEFAULT_NAMESPACE
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.page import page_size
-from sfm_graph.domain.walk import MAX_PATH_HOPS
+from sfm_graph.domain.walk import MAX_PATH_HOPS, PathMode, RankBy, RankQuery
 
 RefArg = Annotated[MemoryRef, strawberry.argument(description="Which memory.")]
+FromArg = Annotated[MemoryRef, strawberry.argument(description="Where it starts.", name="from")]
+ToArg = Annotated[MemoryRef, strawberry.argument(description="Where it ends.")]
 
 
 @strawberry.type(description="Reading. All fields of one request see the same snapshot of the database.")
@@ -96,7 +100,7 @@ class Query:
         asked = reads.recall_query(query, first, kinds, where, weights, embedding)
         return await reads.recall(info.context, namespace, asked, explain=explain)
 
-    @resolver("The memories within `depth` links of any start, and every link between them.")
+    @resolver("The memories within `depth` links of any start, and every link between them that the walk follows.")
     async def traverse(
         self,
         info: GraphInfo,
@@ -105,9 +109,12 @@ class Query:
         depth: Annotated[int, strawberry.argument(description="How many links away, from 0 to 10.")] = 1,
         direction: DirectionArg = Direction.BOTH,
         types: TypesArg = None,
+        where: FollowedArg = None,
+        as_of: AsOfArg = None,
         limit: Annotated[int, strawberry.argument(description="The most memories, from 1 to 10,000.")] = 100,
     ) -> Subgraph:
-        return await reads.subgraph(info.context, namespace, start, direction, types, depth, limit)
+        walk = walk_of(direction, types, where, as_of)
+        return await walk_reads.subgraph(info.context, namespace, start, walk, depth, limit)
 
     @resolver("The memories around one, by hops, then by the id of the link that reached them.")
     async def neighbors(
@@ -119,26 +126,84 @@ class Query:
         direction: DirectionArg = Direction.BOTH,
         types: TypesArg = None,
         where: WhereArg = None,
+        link_where: FollowedArg = None,
+        as_of: AsOfArg = None,
         first: FirstArg = 20,
         after: AfterArg = None,
     ) -> NeighborConnection:
+        walk, kept = walk_of(direction, types, link_where, as_of), where_of(where)
         start = ref.within(namespace)
-        return await reads.neighbors(info.context, namespace, start, direction, types, where, hops, first, after)
+        return await walk_reads.neighbors(info.context, namespace, start, walk, kept, hops, first, after)
 
-    @resolver("The shortest path between two memories; null when there is none.")
+    @resolver(
+        "The shortest path between two memories; null when there is none. From a memory to itself it has no links."
+    )
     async def shortest_path(
         self,
         info: GraphInfo,
-        from_: Annotated[MemoryRef, strawberry.argument(description="Where it starts.", name="from")],
-        to: Annotated[MemoryRef, strawberry.argument(description="Where it ends.")],
+        from_: FromArg,
+        to: ToArg,
         namespace: NamespaceArg = DEFAULT_NAMESPACE,
         direction: DirectionArg = Direction.BOTH,
         types: TypesArg = None,
         weighted: WeightedArg = False,
         max_hops: MaxHopsArg = MAX_PATH_HOPS,
+        where: FollowedArg = None,
+        as_of: AsOfArg = None,
     ) -> Path | None:
+        walk = walk_of(direction, types, where, as_of)
         ends = from_.within(namespace), to.within(namespace)
-        return await reads.path(info.context, namespace, ends, direction, types, weighted, max_hops)
+        return await walk_reads.path(info.context, namespace, ends, walk, weighted, max_hops)
+
+    @resolver(
+        "Several paths between two memories, in order; empty when there is none. From a memory to itself there is "
+        "one, without links."
+    )
+    async def paths(
+        self,
+        info: GraphInfo,
+        from_: FromArg,
+        to: ToArg,
+        namespace: NamespaceArg = DEFAULT_NAMESPACE,
+        k: Annotated[int, strawberry.argument(description="The most paths, from 1 to 100.")] = 3,
+        mode: Annotated[PathMode, strawberry.argument(description="Which paths.")] = PathMode.SHORTEST_K,
+        direction: DirectionArg = Direction.BOTH,
+        types: TypesArg = None,
+        weighted: Annotated[
+            bool, strawberry.argument(description="Least sum of link weights; with SHORTEST_K only.")
+        ] = False,
+        max_hops: MaxHopsArg = MAX_PATH_HOPS,
+        where: FollowedArg = None,
+        as_of: AsOfArg = None,
+    ) -> list[Path]:
+        walk = walk_of(direction, types, where, as_of)
+        ends = from_.within(namespace), to.within(namespace)
+        return await walk_reads.paths(info.context, namespace, ends, walk, mode, k, weighted, max_hops)
+
+    @resolver("The best memories of a namespace by its links, or of what is around seeds.")
+    async def rank(
+        self,
+        info: GraphInfo,
+        namespace: NamespaceArg = DEFAULT_NAMESPACE,
+        seeds: Annotated[
+            list[MemoryRef] | None, strawberry.argument(description="At most 100 memories to rank from.")
+        ] = None,
+        by: Annotated[RankBy, strawberry.argument(description="What memories are ranked by.")] = RankBy.PAGERANK,
+        first: Annotated[int, strawberry.argument(description="How many, from 1 to 1,000.")] = 20,
+        direction: DirectionArg = Direction.BOTH,
+        types: TypesArg = None,
+        where: FollowedArg = None,
+        as_of: AsOfArg = None,
+        unlinked: Annotated[
+            bool,
+            strawberry.argument(
+                description="Without what a seed is linked to already, so that the rest are suggestions for links; "
+                "with JACCARD and ADAMIC_ADAR only."
+            ),
+        ] = False,
+    ) -> RankConnection:
+        query = RankQuery(by, walk_of(direction, types, where, as_of), first, unlinked)
+        return await walk_reads.rank(info.context, namespace, seeds, query)
 
     @resolver("What is in a namespace.")
     async def stats(self, info: GraphInfo, namespace: NamespaceArg = DEFAULT_NAMESPACE) -> Namespace:

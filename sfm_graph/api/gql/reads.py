@@ -1,23 +1,23 @@
-"""What several fields read: a page, a ranking or a path, counted against the request's bounds."""
+"""What several fields read: a page, or what a text recalls, counted against the request's bounds."""
 
 import asyncio
 import math
 from collections.abc import Sequence
 
-from sfm_graph.api.gql import connections, types, walks
+from sfm_graph.api.gql import connections, types
 from sfm_graph.api.gql.context import SEARCH_NODES, Context, FilterKey, LinksOf
 from sfm_graph.api.gql.inputs import MemoryOrder, RecallWeights
 from sfm_graph.api.gql.inputs import MemoryRef as RefInput
 from sfm_graph.api.gql.where import MemoryWhere, where_of
 from sfm_graph.domain import identity, inputs, validate
 from sfm_graph.domain import recall as recall_domain
-from sfm_graph.domain.identity import Entity, LinkId, MemoryId, MemoryRef
+from sfm_graph.domain.identity import Entity, LinkId, MemoryId
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import Memory, MemoryKind
-from sfm_graph.domain.page import MAX_PAGE, OrderBy, Page, decode_cursor, encode_cursor, fingerprint, page_size
+from sfm_graph.domain.page import MAX_PAGE, OrderBy, page_size
 from sfm_graph.domain.recall import RecallQuery
-from sfm_graph.domain.walk import MAX_HOPS, MAX_PATH_HOPS, MAX_WALK_RESULTS, WalkFilter
-from sfm_graph.errors import InvalidCursor, InvalidInput, MemoryNotFound, TooLarge
+from sfm_graph.domain.walk import WalkFilter
+from sfm_graph.errors import InvalidInput, MemoryNotFound, TooLarge
 
 
 async def nodes(context: Context, ids: Sequence[str]) -> "list[types.Node | None]":
@@ -95,42 +95,6 @@ async def links(
     return await connections.LinkConnection.of(context, await context.link_pages.load(wanted), after)
 
 
-async def neighbors(
-    context: Context,
-    namespace: str,
-    ref: MemoryRef,
-    direction: Direction,
-    link_types: Sequence[str] | None,
-    where: MemoryWhere | None,
-    hops: int,
-    first: int,
-    after: str | None,
-) -> "connections.NeighborConnection":
-    """A page of the memories around one. Its cursor holds the hops and the link of the last neighbour seen."""
-    walk, kept = WalkFilter(direction, inputs.link_types(link_types)), where_of(where)
-    size = page_size(first)
-    validate.integer(hops, "hops", low=1, high=MAX_HOPS)
-    query = fingerprint("neighbors", namespace, ref, walk, hops, kept)
-    place = _place(decode_cursor(query, after))
-    await context.spend(SEARCH_NODES)
-    async with context.reading() as view:
-        found = await context.services.traversal.neighbours(
-            view, namespace, ref, walk, hops=hops, limit=size, where=kept, after=place
-        )
-    cursors = tuple(encode_cursor(query, [one.hops, one.link.id]) for one in found.neighbours)
-    page = Page(found.neighbours, cursors, found.truncated and bool(cursors))
-    return await connections.NeighborConnection.of(context, page, after)
-
-
-def _place(place: Sequence[object] | None) -> tuple[int, int] | None:
-    if place is None:
-        return None
-    if len(place) != 2:
-        raise InvalidCursor("the cursor is damaged; start without one")
-    hops, link = (validate.integer(one, "cursor", low=0, high=2**63 - 1) for one in place)
-    return hops, link
-
-
 def recall_query(
     text: str,
     first: int,
@@ -176,45 +140,3 @@ async def similar(context: Context, memory: "types.Memory", first: int) -> "conn
         found = await context.services.recalls.recall(view, memory.namespace, RecallQuery(text, size + 1))
     others = tuple(hit for hit in found.hits if hit.memory.id != memory.row)
     return await connections.RecallConnection.of(context, others[:size], explain=True)
-
-
-async def path(
-    context: Context,
-    namespace: str,
-    ends: tuple[MemoryRef, MemoryRef],
-    direction: Direction,
-    link_types: Sequence[str] | None,
-    weighted: bool,
-    max_hops: int,
-) -> "walks.Path | None":
-    """The shortest path between two memories, or None."""
-    walk = WalkFilter(direction, inputs.link_types(link_types))
-    validate.integer(max_hops, "maxHops", low=1, high=MAX_PATH_HOPS)
-    await context.spend(SEARCH_NODES)
-    async with context.reading() as view:
-        found = await context.services.traversal.shortest_path(
-            view, namespace, *ends, walk, weighted=weighted, max_hops=max_hops
-        )
-    return walks.Path.from_domain(found) if found else None
-
-
-async def subgraph(
-    context: Context,
-    namespace: str,
-    start: Sequence[RefInput],
-    direction: Direction,
-    link_types: Sequence[str] | None,
-    depth: int,
-    limit: int,
-) -> "walks.Subgraph":
-    """What lies around some memories."""
-    if not 1 <= len(start) <= MAX_PAGE:
-        raise InvalidInput(f"a walk starts from 1 to {MAX_PAGE} memories", field="start")
-    refs = [one.within(namespace) for one in start]
-    walk = WalkFilter(direction, inputs.link_types(link_types))
-    validate.integer(depth, "depth", low=0, high=MAX_HOPS)
-    validate.integer(limit, "limit", low=1, high=MAX_WALK_RESULTS)
-    await context.spend(SEARCH_NODES)
-    async with context.reading() as view:
-        found = await context.services.traversal.subgraph(view, namespace, refs, walk, depth=depth, limit=limit)
-    return walks.Subgraph.from_domain(found)

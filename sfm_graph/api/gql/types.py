@@ -1,7 +1,7 @@
 """Memories and links as GraphQL objects.
 
-The types refer to each other in a circle: this module, `connections`, `walks` and `reads` import one another as
-modules and name the types lazily.
+The types refer to each other in a circle: this module, `connections`, `walks`, `walk_connections`, `reads` and
+`walk_reads` import one another as modules and name the types lazily.
 """
 
 from datetime import datetime
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import strawberry
 from strawberry.scalars import JSON
 
-from sfm_graph.api.gql import reads
+from sfm_graph.api.gql import reads, walk_reads
 from sfm_graph.api.gql.context import GraphInfo
 from sfm_graph.api.gql.inputs import MemoryRef
 from sfm_graph.api.gql.scalars import (
@@ -23,7 +23,8 @@ from sfm_graph.api.gql.scalars import (
     WeightedArg,
     resolver,
 )
-from sfm_graph.api.gql.where import LinkWhereArg, WhereArg, link_filter_key
+from sfm_graph.api.gql.walk_arguments import AsOfArg, FollowedArg, walk_of
+from sfm_graph.api.gql.where import LinkWhereArg, WhereArg, link_filter_key, where_of
 from sfm_graph.domain import link, memory
 from sfm_graph.domain.identity import MemoryId
 from sfm_graph.domain.identity import MemoryRef as DomainRef
@@ -32,11 +33,13 @@ from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.walk import MAX_PATH_HOPS
 
 if TYPE_CHECKING:
-    from sfm_graph.api.gql.connections import LinkConnection, NeighborConnection, RecallConnection
+    from sfm_graph.api.gql.connections import LinkConnection, RecallConnection
+    from sfm_graph.api.gql.walk_connections import NeighborConnection
     from sfm_graph.api.gql.walks import Path
 
 _connections = strawberry.lazy("sfm_graph.api.gql.connections")
 _walks = strawberry.lazy("sfm_graph.api.gql.walks")
+_walk_connections = strawberry.lazy("sfm_graph.api.gql.walk_connections")
 
 
 @strawberry.interface(description="Something with a global id.")
@@ -86,11 +89,12 @@ class Memory(Node):
     @resolver("The memories around it, by hops, then by the id of the link that reached them.")
     async def neighbors(
         self, info: GraphInfo, hops: HopsArg = 1, direction: DirectionArg = Direction.BOTH, types: TypesArg = None,
-        where: WhereArg = None, first: FirstArg = 20, after: AfterArg = None,
-    ) -> Annotated["NeighborConnection", _connections]:  # fmt: skip
-        return await reads.neighbors(
-            info.context, self.namespace, DomainRef(id=self.row), direction, types, where, hops, first, after
-        )
+        where: WhereArg = None, link_where: FollowedArg = None, as_of: AsOfArg = None, first: FirstArg = 20,
+        after: AfterArg = None,
+    ) -> Annotated["NeighborConnection", _walk_connections]:  # fmt: skip
+        walk, kept = info.context.once(info, lambda: (walk_of(direction, types, link_where, as_of), where_of(where)))
+        ref = DomainRef(id=self.row)
+        return await walk_reads.neighbors(info.context, self.namespace, ref, walk, kept, hops, first, after)
 
     @resolver("The memories that its own title and content recall, itself left out.")
     async def similar(self, info: GraphInfo, first: FirstArg = 10) -> Annotated["RecallConnection", _connections]:
@@ -105,9 +109,12 @@ class Memory(Node):
         types: TypesArg = None,
         weighted: WeightedArg = False,
         max_hops: MaxHopsArg = MAX_PATH_HOPS,
+        where: FollowedArg = None,
+        as_of: AsOfArg = None,
     ) -> Annotated["Path", _walks] | None:
+        walk = info.context.once(info, lambda: walk_of(direction, types, where, as_of))
         ends = DomainRef(id=self.row), ref.within(self.namespace)
-        return await reads.path(info.context, self.namespace, ends, direction, types, weighted, max_hops)
+        return await walk_reads.path(info.context, self.namespace, ends, walk, weighted, max_hops)
 
 
 @strawberry.type(description="A typed, directed, weighted edge between two memories of one namespace.")

@@ -1,4 +1,4 @@
-"""Subgraphs and paths."""
+"""Paths and subgraphs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -8,11 +8,12 @@ import strawberry
 from strawberry.scalars import JSON
 
 from sfm_graph.api.gql import types
-from sfm_graph.api.gql.context import NODES_PER_TURN, GraphInfo
+from sfm_graph.api.gql.context import NODES_PER_TURN, Context, GraphInfo
 from sfm_graph.api.gql.scalars import resolver
+from sfm_graph.api.walks import subgraph_columns
 from sfm_graph.domain import walk
-from sfm_graph.domain.link import Link as DomainLink
-from sfm_graph.domain.memory import Memory as DomainMemory
+from sfm_graph.domain.memory import MemoryKind
+from sfm_graph.store.memories import Outline
 
 if TYPE_CHECKING:
     from sfm_graph.api.gql.types import Link, Memory
@@ -22,6 +23,9 @@ U = TypeVar("U")
 LazyMemory = Annotated["Memory", strawberry.lazy("sfm_graph.api.gql.types")]
 LazyLink = Annotated["Link", strawberry.lazy("sfm_graph.api.gql.types")]
 
+# Memories and links of the compact form that count as much as one that is read in full.
+COLUMNS_PER_NODE = 10
+
 
 @strawberry.type(description="A path: one memory more than links.")
 class Path:
@@ -30,45 +34,65 @@ class Path:
     nodes: list[LazyMemory] = strawberry.field(description="The memories, from the start to the end.")
     links: list[LazyLink] = strawberry.field(description="The links between them, in order.")
     cost: float = strawberry.field(description="The sum of weights, or without `weighted` the number of links.")
+    hot: bool = strawberry.field(
+        description="Whether it was found in memory; false: by queries, the namespace exceeds the memory budget."
+    )
 
     @classmethod
-    def from_domain(cls, found: walk.Path) -> Self:
+    async def of(cls, context: Context, found: walk.Path) -> Self:
         """The GraphQL form of a path."""
+        await context.spend(len(found.memories) + len(found.links))
         return cls(
             nodes=[types.Memory.from_domain(one) for one in found.memories],
             links=[types.Link.from_domain(one) for one in found.links],
             cost=found.cost,
+            hot=found.hot,
         )
 
 
-@strawberry.type(description="What a walk reached: memories and every link between them.")
+@strawberry.type(description="What a walk reached: memories and every link between them that it follows.")
 class Subgraph:
-    """A part of the graph."""
+    """A part of the graph. Memories and links are read as far as they are asked for."""
 
+    namespace: strawberry.Private[str]
     found: strawberry.Private[walk.Subgraph]
-    truncated: bool = strawberry.field(description="Whether `limit` or a hub of links cut something off.")
+    truncated: bool = strawberry.field(
+        description="Whether `limit` or a bound of the walk, on links or time, cut something off."
+    )
+    hot: bool = strawberry.field(
+        description="Whether the walk was made in memory; false: by queries, the namespace exceeds the memory budget."
+    )
 
     @classmethod
-    def from_domain(cls, found: walk.Subgraph) -> Self:
+    def from_domain(cls, namespace: str, found: walk.Subgraph) -> Self:
         """The GraphQL form of a subgraph."""
-        return cls(found=found, truncated=found.truncated)
+        return cls(namespace=namespace, found=found, truncated=found.truncated, hot=found.hot)
 
     @resolver("The memories, by age.")
     async def nodes(self, info: GraphInfo) -> list[LazyMemory]:
-        await info.context.spend(len(self.found.memories))
-        return in_turns(self.found.memories, types.Memory.from_domain)
+        await info.context.spend(len(self.found.ids))
+        async with info.context.reading() as view:
+            memories = await info.context.services.traversal.memories_of(view, self.namespace, self.found)
+        return in_turns(memories, types.Memory.from_domain)
 
-    @resolver("Every link between the memories, by age.")
+    @resolver("Every link between the memories that the walk follows, by age.")
     async def links(self, info: GraphInfo) -> list[LazyLink]:
         await info.context.spend(len(self.found.links))
-        return in_turns(self.found.links, types.Link.from_domain)
+        async with info.context.reading() as view:
+            links = await info.context.services.traversal.links_of(view, self.namespace, self.found)
+        return in_turns(links, types.Link.from_domain)
 
     @resolver(
-        "The same as columns, several times quicker for large graphs. `nodes`: id, key, kind, title, "
-        "importance. `links`: id, source and target (places in the columns of `nodes`), type, weight."
+        "The same as columns, many times quicker for large graphs: ten of its memories and links count as one. "
+        "`nodes`: id, key, kind, title, importance. `links`: id, source and target (places in the columns of "
+        "`nodes`), type, weight."
     )
-    async def compact(self) -> JSON:
-        return JSON(await asyncio.to_thread(_columns, self.found.memories, self.found.links))
+    async def compact(self, info: GraphInfo) -> JSON:
+        size = len(self.found.ids) + len(self.found.links)
+        await info.context.spend(size // COLUMNS_PER_NODE)
+        async with info.context.reading() as view:
+            outlines = await info.context.services.traversal.outlines_of(view, self.namespace, self.found)
+        return JSON(await asyncio.to_thread(_columns, self.namespace, self.found, outlines))
 
 
 def in_turns(items: Sequence[T], convert: Callable[[T], U]) -> list[U]:
@@ -86,21 +110,7 @@ def in_turns(items: Sequence[T], convert: Callable[[T], U]) -> list[U]:
     return cast(list[U], all_of_them())
 
 
-def _columns(memories: Sequence[DomainMemory], links: Sequence[DomainLink]) -> dict[str, Any]:
-    places = {one.id: place for place, one in enumerate(memories)}
-    return {
-        "nodes": {
-            "id": [one.global_id for one in memories],
-            "key": [one.key for one in memories],
-            "kind": [one.kind.name for one in memories],
-            "title": [one.title for one in memories],
-            "importance": [one.importance for one in memories],
-        },
-        "links": {
-            "id": [one.global_id for one in links],
-            "source": [places[one.source_id] for one in links],
-            "target": [places[one.target_id] for one in links],
-            "type": [one.type for one in links],
-            "weight": [one.weight for one in links],
-        },
-    }
+def _columns(namespace: str, found: walk.Subgraph, outlines: Sequence[Outline]) -> dict[str, Any]:
+    columns = subgraph_columns(namespace, found, outlines)
+    columns["nodes"]["kind"] = [MemoryKind(kind).name for kind in columns["nodes"]["kind"]]
+    return columns

@@ -14,7 +14,6 @@ from sfm_graph.domain.memory import BulkResult, Memory, StoredMemory, WriteOpera
 from sfm_graph.domain.namespace import ModelIdentity, Namespace
 from sfm_graph.domain.page import Page
 from sfm_graph.domain.recall import Hit, LegScore
-from sfm_graph.domain.walk import Neighbourhood, Path
 from sfm_graph.services.namespaces import NamespaceStatistics
 
 Json = dict[str, Any]
@@ -137,22 +136,6 @@ def context_hit_json(hit: ContextHit) -> Json:
     return {
         "memory": memory_json(hit.memory), "score": score.total, "context": parts, "legs": legs_json(hit.legs)
     }  # fmt: skip
-
-
-def neighbours_json(found: Neighbourhood) -> Json:
-    """Neighbours with the link over which, and the hops in which each was reached."""
-    neighbours = [
-        {"memory": memory_json(one.memory), "link": link_json(one.link), "hops": one.hops} for one in found.neighbours
-    ]
-    return {"neighbors": neighbours, "truncated": found.truncated}
-
-
-def path_json(path: Path | None) -> Json:
-    """A path, or that there is none."""
-    if path is None:
-        return {"found": False, "path": [], "links": [], "cost": None}
-    links = [link_json(link) for link in path.links]
-    return {"found": True, "path": memories_json(path.memories), "links": links, "cost": path.cost}
 
 
 def namespace_json(namespace: Namespace) -> Json:

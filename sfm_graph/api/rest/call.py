@@ -13,6 +13,7 @@ from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.identity import DEFAULT_NAMESPACE, MemoryRef
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.page import MAX_PAGE, page_size
+from sfm_graph.domain.strict_json import parse_json
 from sfm_graph.errors import InvalidCoordinate, InvalidInput
 from sfm_graph.services.idempotency import IdempotencyKey, idempotency_key
 from sfm_graph.services.registry import Services
@@ -70,6 +71,11 @@ class Call:
         if not isinstance(value, list) or len(value) > most:
             raise InvalidInput(f"{field} must be a list of at most {most} items", field=field)
         return value
+
+    def json(self, field: str) -> object:
+        """The value of a field that holds JSON text; None when it is absent."""
+        text = self.get(field)
+        return None if text is None else parse_json(text.encode())
 
     def kind(self) -> MemoryKind | None:
         """The kind of memory asked for; None for any."""

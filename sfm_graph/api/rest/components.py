@@ -71,7 +71,7 @@ COMPONENTS: Properties = {
     ),
     "Model": answer(name=string(), revision=string(), dimension=integer(1, 4_000)),
     "Namespace": answer(**_NAMESPACE),
-    "NamespaceStatistics": answer(**_NAMESPACE, memories=_COUNTS, links=_COUNTS, vectors=_COUNTS, hot_bytes=_COUNT),
+    "NamespaceStatistics": answer(**_NAMESPACE, memories=_COUNTS, links=_COUNTS, vectors=_COUNTS, hot_bytes=_COUNTS),
 }
 
 MEMORY = _MEMORY
@@ -94,11 +94,31 @@ DELETED_MANY = answer(deleted=_COUNT, missing=_COUNT)
 PAYLOADS = answer(payloads=many({"type": ["object", "null"]}, "In the order of coords; null where there is none"))
 LISTED = answer(memories=MEMORIES, next=_NEXT)
 RESULTS = answer(results=MEMORIES, next=_NEXT)
+_HOT = flag("Walked in memory; false: by queries, the namespace exceeds the memory budget")
 NEIGHBOURS = answer(
     neighbors=many(answer(memory=_MEMORY, link=_LINK, hops=integer(1, 10))),
-    truncated=flag("Whether the limit left some out"),
+    truncated=flag("Whether the limit, or a bound of the walk, left some out"),
+    hot=_HOT,
+    next=_NEXT,
 )
-PATH = answer(found=flag(""), path=MEMORIES, links=many(_LINK), cost=_MAYBE_NUMBER)
+_WAY: Properties = {"path": MEMORIES, "links": many(_LINK), "cost": _MAYBE_NUMBER}
+PATH = answer(found=flag(""), **_WAY)
+# A path that was found says where; several are there when `k` or `mode` asks for them.
+PATH["properties"] |= {"hot": _HOT, "paths": many(answer(**_WAY))}
+RANKING = answer(
+    results=many(answer(memory=_MEMORY, score=FLOAT, group={"type": ["integer", "null"]})),
+    truncated=flag("Whether more memories have a score"),
+    estimated={**FLOAT, "description": "Which part of all score is an estimate, from 0 to 1"},
+)
+_TEXTS, _NUMBERS = many(string()), many(FLOAT)
+_MAYBE_TEXTS = many(_MAYBE_STRING)
+_PLACES = many(_COUNT, "Places in the columns of `nodes`")
+SUBGRAPH = answer(
+    nodes=answer(id=_TEXTS, key=_MAYBE_TEXTS, kind=many(KIND), title=_MAYBE_TEXTS, importance=_NUMBERS),
+    links=answer(id=_TEXTS, source=_PLACES, target=_PLACES, type=_TEXTS, weight=_NUMBERS),
+    truncated=flag("Whether the limit, or a bound of the walk, left something out"),
+    hot=_HOT,
+)
 NAMESPACE = component("Namespace")
 STATISTICS = component("NamespaceStatistics")
 NAMESPACES = answer(namespaces=many(NAMESPACE), next=_NEXT)

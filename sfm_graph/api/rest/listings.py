@@ -9,7 +9,6 @@ from sfm_graph.api.rest.documented import documented
 from sfm_graph.domain import validate
 from sfm_graph.domain.identity import Coordinate
 from sfm_graph.domain.page import OrderBy, OrderField
-from sfm_graph.domain.strict_json import parse_json
 from sfm_graph.domain.where import AllOf, Compare, Operator, Where, box, parse_where
 from sfm_graph.errors import InvalidCoordinate
 
@@ -68,9 +67,7 @@ async def payloads(request: Request) -> Response:
 
 
 def _where(call: Call) -> Where:
-    text = call.get("where")
-    where = parse_where(parse_json(text.encode()) if text is not None else None)
-    kind = call.kind()
+    where, kind = parse_where(call.json("where")), call.kind()
     return AllOf((Compare("kind", Operator.EQ, kind.value), where)) if kind else where
 
 

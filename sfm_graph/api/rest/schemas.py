@@ -7,18 +7,15 @@ from typing import Any
 
 from sfm_graph.domain import validate
 from sfm_graph.domain.context import MAX_RECENT_COORDINATES
-from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.namespace import MAX_DECLARED_PATHS
 from sfm_graph.domain.page import MAX_PAGE, OrderField
 from sfm_graph.domain.recall import MAX_RECALL
-from sfm_graph.domain.walk import MAX_HOPS, MAX_PATH_HOPS
 
 Schema = dict[str, Any]
 Properties = dict[str, Schema]
 
 MAX_BATCH_QUERIES = 100
-MAX_NEIGHBOURS = 1_000
 MAX_LOOKED_UP = 1_000
 
 
@@ -222,27 +219,8 @@ UNLINK: Properties = {
     "type": {**LINK_TYPE, "description": "Any type when absent"},
     "id": string("The link's id, instead of its ends"),
 }
-_WALK: Properties = {
-    "type": many(LINK_TYPE, "Follow these types only; repeat the parameter for more", most=100),
-    "direction": string("", enum=[one.value for one in Direction], default="both"),
-}
 # DELETE /link takes the same fields in a body.
 UNLINK_BODY = body({**UNLINK, "from_coord": REF, "to_coord": REF})
-NEIGHBOURS: Properties = {
-    **NAMESPACE_ONLY,
-    "coord": REF_TEXT,
-    **_WALK,
-    "hops": integer(1, MAX_HOPS, default=1),
-    "limit": integer(1, MAX_NEIGHBOURS, default=100),
-}
-PATH: Properties = {
-    **NAMESPACE_ONLY,
-    "frm": REF_TEXT,
-    "to": REF_TEXT,
-    **_WALK,
-    "weighted": flag("Least sum of weights instead of fewest links"),
-    "max_hops": integer(1, MAX_PATH_HOPS, default=MAX_PATH_HOPS),
-}
 
 NAMESPACES: Properties = {**NAMESPACE_ONLY, **PAGE}
 _MODEL: Schema = {

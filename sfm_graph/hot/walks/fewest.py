@@ -1,0 +1,131 @@
+"""Paths with the fewest links: breadth-first from both ends, a level at a time.
+
+Of equally short paths the one with the smallest link ids, compared from the start, comes first; this order is a
+property of the links alone, so equal data gives equal answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from sfm_graph.hot.graph.adjacency import Nodes32
+from sfm_graph.hot.graph.nodes import Ints
+from sfm_graph.hot.graph.steps import Steps
+from sfm_graph.hot.walks.expansion import Along, Expand, Marks, Numbered, Walking
+from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, Trail
+
+_UNMET, _AHEAD, _BEHIND, _CHOSEN, _BARRED = 0, 1, 2, 4, 255
+
+
+@dataclass(slots=True)
+class _Front:
+    """One end's search: its newest level, and of each level the steps that reached new nodes."""
+
+    mark: int
+    along: Along
+    newest: Nodes32
+    levels: list[tuple[Steps, Ints]] = field(default_factory=list)
+
+
+class Stage(NamedTuple):
+    """Links of shortest paths between two levels, ascending by id."""
+
+    origins: Nodes32
+    links: Ints
+    to: Nodes32
+
+
+def fewest(
+    graph: Numbered, start: int, goal: int, max_hops: int, barred: Barred = NOTHING_BARRED
+) -> Walking[list[Stage] | None]:
+    """All paths with the fewest links, at most `max_hops`, as stages; none for start == goal, None without a path."""
+    if start == goal:
+        return []
+    marks = Marks(graph.size)
+    marks.of[barred.nodes] = _BARRED
+    ahead = _Front(_AHEAD, Along.FORWARDS, np.array([start], np.int32))
+    behind = _Front(_BEHIND, Along.BACKWARDS, np.array([goal], np.int32))
+    marks.of[start], marks.of[goal] = _AHEAD, _BEHIND
+    for _ in range(max_hops):
+        front, other = (ahead, behind) if len(ahead.newest) <= len(behind.newest) else (behind, ahead)
+        steps = yield Expand(front.newest, front.along, barred.links)
+        met = marks.of[steps.to]
+        meeting = (met == other.mark).nonzero()[0]
+        if len(meeting):
+            return _stages(front, other, steps, meeting, marks)
+        fresh = (met == _UNMET).nonzero()[0]
+        nodes = steps.to[fresh]
+        front.levels.append((steps, fresh))
+        front.newest = nodes[marks.firsts(nodes)]
+        marks.of[front.newest] = front.mark
+        if not len(front.newest):
+            return None
+    return None
+
+
+def trails(stages: Sequence[Stage], start: int) -> Iterator[Trail]:
+    """The paths that the stages hold, in order of their link ids from the start; there may be very many."""
+    if not stages:
+        yield Trail((start,), ())
+        return
+    # Depth first: one iterator over the links that leave the last node of each prefix.
+    nodes, links = [start], list[int]()
+    open_links = [_leaving(stages[0], start)]
+    while open_links:
+        step = next(open_links[-1], None)
+        if step is None:
+            open_links.pop()
+            if links:
+                links.pop()
+                nodes.pop()
+            continue
+        link, to = step
+        if len(open_links) == len(stages):
+            yield Trail((*nodes, to), (*links, link))
+        else:
+            nodes.append(to)
+            links.append(link)
+            open_links.append(_leaving(stages[len(open_links)], to))
+
+
+def _leaving(stage: Stage, node: int) -> Iterator[tuple[int, int]]:
+    if len(stage.links) == 1:
+        return iter([(int(stage.links[0]), int(stage.to[0]))] if stage.origins[0] == node else [])
+    mine = (stage.origins == node).nonzero()[0]
+    return zip(stage.links[mine].tolist(), stage.to[mine].tolist(), strict=True)
+
+
+def _stages(front: _Front, other: _Front, steps: Steps, meeting: Ints, marks: Marks) -> list[Stage]:
+    joint = _stage(steps, meeting, front.along)
+    near, far = (joint.origins, joint.to) if front.along is Along.FORWARDS else (joint.to, joint.origins)
+    mine, theirs = _pruned(front, near, marks), _pruned(other, far, marks)
+    if front.along is Along.FORWARDS:
+        return [*mine[::-1], joint, *theirs]
+    return [*theirs[::-1], joint, *mine]
+
+
+def _pruned(front: _Front, last: Nodes32, marks: Marks) -> list[Stage]:
+    """Of each level, newest first, the links that lead on to `last`."""
+    stages = []
+    for steps, fresh in reversed(front.levels):
+        if len(last) == 1:
+            chosen = fresh[steps.to[fresh] == last[0]]
+        else:
+            marks.of[last] |= _CHOSEN
+            chosen = fresh[marks.of[steps.to[fresh]] & _CHOSEN != 0]
+            marks.of[last] &= ~np.uint8(_CHOSEN)
+        stage = _stage(steps, chosen, front.along)
+        last = stage.origins if front.along is Along.FORWARDS else stage.to
+        stages.append(stage)
+    return stages
+
+
+def _stage(steps: Steps, chosen: Ints, along: Along) -> Stage:
+    origins, links = steps.picked(chosen)
+    to = steps.to[chosen]
+    if len(links) > 1:
+        order = links.argsort()
+        origins, links, to = origins[order], links[order], to[order]
+    return Stage(origins, links, to) if along is Along.FORWARDS else Stage(to, links, origins)

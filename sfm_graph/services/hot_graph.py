@@ -1,0 +1,67 @@
+"""Keeping namespaces' graphs hot."""
+
+import asyncio
+
+from sfm_graph.domain.namespace import Namespace
+from sfm_graph.domain.snapshot import Snapshot
+from sfm_graph.hot.graph.graph import HotGraph, build_graph
+from sfm_graph.services.hot import Hot
+from sfm_graph.services.view import View
+from sfm_graph.store import link_columns
+from sfm_graph.store.database import Database
+
+# What a link takes at most with validity, rows and memory ids.
+BYTES_PER_LINK = 48
+
+
+class HotGraphs(Hot[HotGraph]):
+    """Gives the graph of a namespace at a view's snapshot, from memory where the budget allows."""
+
+    async def _loaded(self, view: View, namespace: Namespace, present: HotGraph | None) -> HotGraph | None:
+        bound = self.cache.budget.limit_bytes // BYTES_PER_LINK
+        (count,) = await view.session.one("link_count_up_to", namespace_id=namespace.id, bound=bound)
+        if count > bound:
+            return None
+        links = await link_columns.read_all_links(view.session, namespace.id)
+        return await asyncio.to_thread(build_graph, view.snapshot, links)
+
+    def _misfits(self, namespace: Namespace, version: HotGraph) -> bool:
+        return False
+
+    async def _changed(self, view: View, namespace: Namespace, version: HotGraph) -> dict[int, int]:
+        ids, sources = await view.session.one("changed_links", namespace_id=namespace.id, since=version.snapshot.text)
+        # Where a link's change was erased with its memory, nothing says any more which memory it left.
+        return {link_id: source or 0 for link_id, source in zip(ids or (), sources or (), strict=True)}
+
+    async def _applied(
+        self, view: View, namespace: Namespace, version: HotGraph, changed: dict[int, int]
+    ) -> HotGraph:
+        if not changed:
+            return version.at(view.snapshot)
+        links = await link_columns.read_links(view.session, namespace.id, list(changed))
+        return await asyncio.to_thread(version.changed, view.snapshot, changed, links)
+
+
+class FreshGraphs:
+    """Graphs without a transaction: one statement says that nothing changed since the version in memory."""
+
+    def __init__(self, database: Database, hot: HotGraphs) -> None:
+        self._database = database
+        self._hot = hot
+        self._ids: dict[str, int] = {}
+
+    async def unchanged(self, namespace: str) -> HotGraph | None:
+        """The graph, exact at the moment of the statement; None when it has to be read through a view."""
+        version = self._hot.cache.newest(self._ids.get(namespace, 0))
+        if version is None:
+            return None
+        row = await self._database.single("links_unchanged", name=namespace, since=version.snapshot.text)
+        if row is None or row[0] != self._ids[namespace] or not row[2]:
+            return None
+        fresh = version.at(Snapshot(row[1]))
+        self._hot.cache.publish(row[0], fresh)
+        return fresh
+
+    def learn(self, namespace: Namespace) -> None:
+        """Remember which namespace a name means; the statement checks it each time."""
+        self._ids[namespace.name] = namespace.id

@@ -1,0 +1,355 @@
+"""Hot graphs as the services keep them: exact at every snapshot, within the budget, the same as SQL."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sfm_graph.domain.identity import MemoryId, MemoryRef
+from sfm_graph.domain.link import Direction
+from sfm_graph.domain.walk import PathMode, RankBy, RankQuery, WalkFilter
+from sfm_graph.domain.where import parse_link_where
+from sfm_graph.errors import MemoryNotFound, WalkTooLarge
+from sfm_graph.runtime import open_runtime
+from sfm_graph.services import ground
+from sfm_graph.services.links import LinkRequest
+from sfm_graph.services.registry import Services
+from sfm_graph.services.view import View
+from sfm_graph.settings import Settings
+
+NODES = 8
+ANY = WalkFilter()
+PAST, FUTURE = "2020-01-01", "2100-01-01"
+_namespaces = itertools.count()
+
+
+@pytest.fixture
+async def cold_services(settings: Settings) -> AsyncIterator[Services]:
+    """Services on the same database with no memory for hot namespaces: everything is walked in SQL."""
+    async with open_runtime(settings.model_copy(update={"hot_budget_bytes": 0}), maintenance=False) as opened:
+        yield opened
+
+
+async def _namespace(services: Services, count: int = NODES) -> tuple[str, list[MemoryRef]]:
+    name = f"hot{next(_namespaces)}"
+    items = [{"key": f"n{place}", "content": f"n{place}"} for place in range(count)]
+    stored = await services.memory_writes.store_many(name, items)
+    return name, [MemoryRef(id=one.memory.id) for one in stored.stored]
+
+
+async def _link(services: Services, name: str, source: int, target: int, **fields: object) -> int:
+    ends = {"key": f"n{source}"}, {"key": f"n{target}"}
+    made = await services.links.link_many(name, [LinkRequest(*ends, fields)])
+    return made.stored[0].link.id
+
+
+async def _near(services: Services, name: str, ref: MemoryRef, walk: WalkFilter = ANY) -> list[int]:
+    found = await services.walks.reach(None, name, ref, walk, hops=1, limit=1_000)
+    assert found.hot
+    return found.answer.links.tolist()
+
+
+links = st.lists(
+    st.tuples(
+        st.integers(0, NODES - 1),
+        st.integers(0, NODES - 1),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+        st.sampled_from([(None, None), (None, None), (None, PAST), (FUTURE, None), (PAST, FUTURE)]),
+        st.sampled_from(["red", "blue"]),
+    ),
+    max_size=24,
+)
+filters = st.sampled_from([
+    {}, {"weight": {"lt": 1.0}}, {"properties": {"path": ["colour"], "eq": "red"}},
+    {"_or": [{"type": "a"}, {"_not": {"valid_to": {"gt": "2050-01-01"}}}]},
+])  # fmt: skip
+moments = st.sampled_from([None, None, datetime(2019, 6, 1, tzinfo=UTC), datetime(2101, 6, 1, tzinfo=UTC)])
+walks = st.builds(
+    lambda direction, types, where, at: WalkFilter(direction, types, parse_link_where(where), at),
+    st.sampled_from(Direction), st.sampled_from([(), ("a",), ("a", "b"), ("none",)]), filters, moments,
+)  # fmt: skip
+
+
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(edges=links, walk=walks, ends=st.tuples(st.integers(0, NODES - 1), st.integers(0, NODES - 1)))
+async def test_memory_and_sql_give_the_same_answers(
+    services: Services,
+    cold_services: Services,
+    edges: list[tuple[int, int, str, float, tuple[str | None, str | None], str]],
+    walk: WalkFilter,
+    ends: tuple[int, int],
+) -> None:
+    name, refs = await _namespace(services)
+    unique = {(source, target, kind, valid[0]): one for one in edges for source, target, kind, _, valid, _ in [one]}
+    requests = [
+        LinkRequest(
+            {"key": f"n{source}"},
+            {"key": f"n{target}"},
+            {"type": kind, "weight": weight, "properties": {"colour": colour},
+             "valid_from": valid[0], "valid_to": valid[1]},
+        )
+        for source, target, kind, weight, valid, colour in unique.values()
+    ]  # fmt: skip
+    # Half of them are there at the load, the others come as a delta.
+    for part in (requests[::2], requests[1::2]) if len(requests) > 1 else (requests,):
+        if part:
+            await services.links.link_many(name, part)
+        mine = await _answers(services, name, refs, walk, ends, hot=True)
+        # A graph without links takes no bytes, so it is in memory whatever the budget.
+        theirs = await _answers(cold_services, name, refs, walk, ends, hot=not requests)
+        assert mine == theirs
+
+
+async def _answers(
+    services: Services, name: str, refs: list[MemoryRef], walk: WalkFilter, ends: tuple[int, int], *, hot: bool
+) -> list[object]:
+    start, goal = refs[ends[0]], refs[ends[1]]
+    asked = services.walks
+    async with services.views.open() as view:
+        near = await asked.reach(view, name, start, walk, hops=3, limit=5)
+        counts = await asked.reach_count(view, name, start, walk, hops=3)
+        part = await asked.subgraph(view, name, [start, goal], walk, depth=2, limit=6)
+        found: list[object] = [
+            near.answer.ids.tolist(), near.answer.links.tolist(), near.answer.hops.tolist(), near.answer.truncated,
+            counts.answer, part.ids.tolist(), part.links.tolist(), part.sources.tolist(), part.targets.tolist(),
+            [part.type_names[code] for code in part.types.tolist()], part.weights.tolist(), part.truncated,
+        ]  # fmt: skip
+        for weighted in (False, True):
+            path = await asked.shortest(view, name, (start, goal), walk, weighted=weighted, max_hops=5)
+            found.append(path.answer)
+            several = await asked.paths(
+                view, name, (start, goal), walk, mode=PathMode.SHORTEST_K, count=4, weighted=weighted, max_hops=5
+            )
+            found.append(several.answer)
+        for mode in (PathMode.ALL_SHORTEST, PathMode.SIMPLE):
+            several = await asked.paths(
+                view, name, (start, goal), walk, mode=mode, count=6, weighted=False, max_hops=4
+            )
+            found.append(several.answer)
+        assert near.hot is counts.hot is part.hot is path.hot is several.hot is hot
+    return found
+
+
+async def test_every_change_is_seen_by_the_next_walk(services: Services) -> None:
+    name, refs = await _namespace(services)
+    first = await _link(services, name, 0, 1)
+    assert await _near(services, name, refs[0]) == [first]
+    second = await _link(services, name, 2, 0, type="late")
+    assert await _near(services, name, refs[0]) == [first, second]
+    assert await _near(services, name, refs[0], WalkFilter(types=("late",))) == [second]
+    await _link(services, name, 0, 1, weight=5.0, valid_to=PAST)
+    assert await _near(services, name, refs[0]) == [second]
+    await services.links.unlink_many(name, [second])
+    assert await _near(services, name, refs[0]) == []
+
+
+async def test_forgetting_and_erasing_a_memory_removes_its_links(services: Services) -> None:
+    name, refs = await _namespace(services)
+    for target in (1, 2, 3):
+        await _link(services, name, 0, target)
+    assert len(await _near(services, name, refs[0])) == 3
+    await services.memory_writes.forget_many(name, [refs[1]])
+    assert len(await _near(services, name, refs[0])) == 2
+    # The log no longer says whose links they were.
+    await services.memory_writes.erase_many(name, [refs[2]])
+    assert len(await _near(services, name, refs[0])) == 1
+    with pytest.raises(MemoryNotFound):
+        await _near(services, name, refs[2])
+
+
+async def test_a_start_that_was_forgotten_is_unknown_though_the_graph_still_numbers_it(services: Services) -> None:
+    name, refs = await _namespace(services)
+    await _link(services, name, 0, 1)
+    await _near(services, name, refs[0])
+    await services.memory_writes.forget_many(name, [refs[0]])
+    with pytest.raises(MemoryNotFound):
+        await _near(services, name, refs[0])
+
+
+async def test_memories_without_links_walk_nowhere(services: Services) -> None:
+    name, refs = await _namespace(services)
+    await _link(services, name, 0, 1)
+    for view in (None, "opened"):
+        assert await _alone(services, name, refs, with_view=view is not None) == ([], None, [], 1)
+    with pytest.raises(MemoryNotFound):
+        await _near(services, name, MemoryRef(id=MemoryId(10**12)))
+    with pytest.raises(MemoryNotFound):
+        await _near(services, "nowhere", refs[0])
+
+
+async def _alone(
+    services: Services, name: str, refs: list[MemoryRef], *, with_view: bool
+) -> tuple[list[int], object, list[object], int]:
+    async def asked(view: View | None) -> tuple[list[int], object, list[object], int]:
+        walked = services.walks
+        near = await walked.reach(view, name, refs[5], ANY, hops=3, limit=5)
+        path = await walked.shortest(view, name, (refs[5], refs[0]), ANY, weighted=False, max_hops=5)
+        several = await walked.paths(
+            view, name, (refs[0], refs[5]), ANY, mode=PathMode.SIMPLE, count=5, weighted=False, max_hops=5
+        )
+        itself = await walked.shortest(view, name, (refs[5], refs[5]), ANY, weighted=True, max_hops=5)
+        assert itself.answer is not None
+        return near.answer.ids.tolist(), path.answer, list(several.answer), len(itself.answer.memories)
+
+    if not with_view:
+        return await asked(None)
+    async with services.views.open() as view:
+        return await asked(view)
+
+
+async def test_a_view_keeps_its_graph_while_others_write(services: Services) -> None:
+    name, refs = await _namespace(services)
+    first = await _link(services, name, 0, 1)
+    async with services.views.open() as view:
+        before = await services.walks.reach(view, name, refs[0], ANY, hops=1, limit=10)
+        second = await _link(services, name, 0, 2)
+        assert await _near(services, name, refs[0]) == [first, second]
+        after = await services.walks.reach(view, name, refs[0], ANY, hops=1, limit=10)
+    assert before.answer.links.tolist() == after.answer.links.tolist() == [first]
+
+
+async def test_a_namespace_made_anew_under_a_name_is_another(services: Services) -> None:
+    name, refs = await _namespace(services)
+    await _link(services, name, 0, 1)
+    assert len(await _near(services, name, refs[0])) == 1
+    await services.namespaces.delete(name, confirm=name)
+    with pytest.raises(MemoryNotFound):
+        await _near(services, name, refs[0])
+    await services.memory_writes.store_many(name, [{"key": "n0", "content": "x"}])
+    with pytest.raises(MemoryNotFound):
+        await _near(services, name, refs[0])
+
+
+async def test_one_load_serves_all_who_wait_for_it(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, refs = await _namespace(services)
+    await _link(services, name, 0, 1)
+    loads = []
+    loaded = type(services.walks.graphs)._loaded
+
+    async def counted(self: object, *arguments: object) -> object:
+        loads.append(1)
+        await asyncio.sleep(0.05)
+        return await loaded(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(services.walks.graphs), "_loaded", counted)
+    found = await asyncio.gather(*(_near(services, name, refs[0]) for _ in range(6)))
+    assert all(len(one) == 1 for one in found)
+    assert len(loads) == 1
+
+
+async def test_ranking_needs_memory_and_says_so(services: Services, cold_services: Services) -> None:
+    name, refs = await _namespace(services)
+    for source, target in ((0, 1), (0, 2), (1, 3), (2, 3)):
+        await _link(services, name, source, target)
+    hot = await services.walks.rank(None, name, [refs[0]], RankQuery(RankBy.ADAMIC_ADAR, unlinked=True))
+    assert hot.ids.tolist() == [refs[3].id]
+    for by, seeds in ((RankBy.ADAMIC_ADAR, [refs[0]]), (RankBy.DEGREE, [])):
+        with pytest.raises(WalkTooLarge, match="SFM_HOT_BUDGET_BYTES"):
+            await cold_services.walks.rank(None, name, seeds, RankQuery(by))
+
+
+async def test_a_walk_in_sql_is_bounded(cold_services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, refs = await _namespace(cold_services)
+    for target in range(1, NODES):
+        await _link(cold_services, name, 0, target)
+    await _link(cold_services, name, 6, 7)
+    monkeypatch.setattr(ground, "MAX_STEPS", 3)
+    asked = cold_services.walks
+    near = await asked.reach(None, name, refs[0], ANY, hops=1, limit=10)
+    assert (near.answer.ids.tolist(), near.answer.truncated) == ([ref.id for ref in refs[1:4]], True)
+    part = await asked.subgraph(None, name, [refs[0]], ANY, depth=1, limit=10)
+    assert (part.ids.tolist(), part.truncated) == ([ref.id for ref in refs[:4]], True)
+    with pytest.raises(WalkTooLarge, match="more than 3 links"):
+        await asked.shortest(None, name, (refs[0], refs[7]), ANY, weighted=True, max_hops=5)
+    # Frontiers are read by halves, so memories with few links may be many.
+    monkeypatch.setattr(ground, "MAX_STEPS", NODES)
+    path = await asked.shortest(None, name, (refs[1], refs[7]), ANY, weighted=True, max_hops=5)
+    assert path.answer is not None
+    monkeypatch.setattr(ground, "MAX_READ", 4)
+    with pytest.raises(WalkTooLarge, match="too many links"):
+        await asked.shortest(None, name, (refs[1], refs[7]), ANY, weighted=True, max_hops=5)
+
+
+async def test_a_walk_out_of_time_says_so(settings: Settings) -> None:
+    async with open_runtime(settings.model_copy(update={"walk_deadline_ms": 10}), maintenance=False) as services:
+        name, refs = await _namespace(services)
+        await _link(services, name, 0, 1)
+        async with services.views.open() as view:
+            await services.walks.reach(view, name, refs[0], ANY, hops=1, limit=10)
+        services.walks._deadline_seconds = -1.0
+        near = await services.walks.reach(None, name, refs[0], ANY, hops=1, limit=10)
+        assert near.answer.truncated
+        assert near.answer.ids.tolist() == []
+        with pytest.raises(WalkTooLarge, match="time"):
+            await services.walks.shortest(None, name, (refs[0], refs[1]), ANY, weighted=False, max_hops=5)
+
+
+async def test_readers_among_writers_answer_as_sql_at_their_snapshot(services: Services) -> None:
+    name, refs = await _namespace(services, 12)
+    ids = [ref.id for ref in refs if ref.id is not None]
+    ends = asyncio.get_running_loop().time() + 3.0
+    checked = await asyncio.gather(
+        *(_writer(services, name, seed, ends) for seed in range(4)),
+        *(_reader(services, name, ids, seed, ends) for seed in range(4)),
+    )
+    assert sum(checked) > 100
+
+
+async def _writer(services: Services, name: str, seed: int, ends: float) -> int:
+    chosen = random.Random(seed)
+    made: list[int] = []
+    while asyncio.get_running_loop().time() < ends:
+        if made and chosen.random() < 0.4:
+            await services.links.unlink_many(name, [made.pop(chosen.randrange(len(made)))])
+        else:
+            kind, weight = f"w{seed}{chosen.randrange(3)}", chosen.choice([0.0, 1.0, 2.0])
+            fields = {"type": kind, "weight": weight, "valid_to": chosen.choice([None, None, PAST])}
+            link_id = await _link(services, name, chosen.randrange(12), chosen.randrange(12), **fields)
+            made = [*{*made, link_id}]
+    return 0
+
+
+async def _reader(services: Services, name: str, ids: list[MemoryId], seed: int, ends: float) -> int:
+    chosen = random.Random(100 + seed)
+    checked = 0
+    while asyncio.get_running_loop().time() < ends:
+        start = chosen.choice(ids)
+        async with services.views.open() as view:
+            hot = await services.walks.subgraph(view, name, [MemoryRef(id=start)], ANY, depth=2, limit=100)
+            scope = await view.existing_namespace(name)
+            rows = await view.session.dynamic(
+                "select id, source_id, target_id, weight, type from links "
+                "where namespace_id = %s and valid_from <= now() and valid_to > now() order by id",
+                [scope.id],
+            )
+        near = {start}
+        for _ in range(2):
+            near |= {end for _, source, target, *_ in rows if {source, target} & near for end in (source, target)}
+        expected = [row for row in rows if row[1] in near and row[2] in near]
+        places = hot.ids.tolist()
+        found = zip(
+            hot.links.tolist(), [places[at] for at in hot.sources], [places[at] for at in hot.targets],
+            hot.weights.tolist(), [hot.type_names[code] for code in hot.types.tolist()], strict=True,
+        )  # fmt: skip
+        assert places == sorted(near)
+        assert list(found) == expected
+        checked += 1
+    return checked
+
+
+async def test_validity_at_a_time_is_exact_to_the_microsecond(services: Services) -> None:
+    name, refs = await _namespace(services)
+    turn = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+    link_id = await _link(services, name, 0, 1, valid_from=turn.isoformat())
+    await _link(services, name, 2, 3)
+    for moment, expected in ((turn, [link_id]), (turn - timedelta(microseconds=1), [])):
+        assert await _near(services, name, refs[0], WalkFilter(at=moment)) == expected
