@@ -34,6 +34,7 @@ soak: $(stamp) ## long load and fault runs
 	@$(bin)/python -m pytest tests/soak -m soak $(ARGS)
 
 bench: $(stamp) ## benchmarks, as JSON
+	@PATH="$$PATH:$(bin)" uv pip install --quiet --python $(bin)/python --group bench
 	@$(bin)/python -m benchmarks $(ARGS)
 
 lock: $(stamp) ## resolve requirements.txt again from pyproject.toml (ARGS=--upgrade for newer releases)

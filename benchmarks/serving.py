@@ -83,7 +83,7 @@ def _wait_until_ready(service: Service, process: subprocess.Popen[bytes]) -> Non
 def percentiles(seconds: list[float]) -> dict[str, float]:
     """p50, p95 and p99 in milliseconds."""
     ordered = sorted(seconds)
-    return {f"p{p}_ms": round(ordered[min(len(ordered) - 1, len(ordered) * p // 100)] * 1e3, 2) for p in (50, 95, 99)}
+    return {f"p{p}_ms": round(ordered[min(len(ordered) - 1, len(ordered) * p // 100)] * 1e3, 3) for p in (50, 95, 99)}
 
 
 def say(text: str) -> None:
