@@ -234,12 +234,11 @@ def test_chosen_steps_are_those_of_all(
         version, links = replayed(history)[-1]
     frontier = data.draw(frontiers)
     steps = check_steps(version, links, view, frozenset(1 + one * history.stride for one in frontier))
-    chosen = np.array(data.draw(st.lists(st.integers(0, len(steps) - 1)) if len(steps) else st.just([])), np.int64)
+    places = st.lists(st.integers(0, len(steps) - 1)) if len(steps) else st.just([])
+    chosen = np.array(sorted(data.draw(places)), np.int64)
     for column in (steps.links, steps.weights, steps.types, steps.origins):
         assert column(chosen).tolist() == column()[chosen].tolist()
-    origins, found = steps.picked(chosen)
-    assert (origins.tolist(), found.tolist()) == (steps.origins(chosen).tolist(), steps.links(chosen).tolist())
-    assert steps.to.dtype == steps.origins().dtype == steps.origins(chosen).dtype == np.int32
+    assert steps.to.dtype == np.int64
 
 
 @settings(max_examples=100, deadline=None)
@@ -341,14 +340,16 @@ def test_bytes_per_link(bounded: bool, most: int) -> None:
     held = {id(one): one for one in _arrays(version)}.values()
     assert version.nbytes == sum(one.nbytes for one in held)
     assert version.nbytes <= most * count
-    # No column is a view that keeps a larger array alive.
-    assert all(one.base is None or one.base.nbytes == one.nbytes for one in held)
+    # No column is a view that keeps more alive than is counted.
+    owners = {id(one if one.base is None else one.base): one if one.base is None else one.base for one in held}
+    assert sum(one.nbytes for one in owners.values()) == version.nbytes
 
 
 def _arrays(version: HotGraph) -> Iterator[np.ndarray]:
     for part in version.parts:
         one = part.adjacency
+        both = [] if one.both is None else [one.both.offsets[1]]
         sides = [getattr(side, name) for side in (one.out, one.into) for name in side.__slots__]
         values = [getattr(one, name) for name in one.__slots__]
-        yield from (value for value in (part.dead, *sides, *values) if isinstance(value, np.ndarray))
+        yield from (value for value in (part.dead, *both, *sides, *values) if isinstance(value, np.ndarray))
     yield from (version.nodes.base, version.nodes.late, version.nodes.late_order)

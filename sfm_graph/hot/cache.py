@@ -43,6 +43,11 @@ class HotBudget:
             owner, oldest = next(iter(self._held))
             owner.drop(oldest)
 
+    def touch(self, cache: "HotCache[Any]", namespace_id: int) -> None:
+        """Note that a version was used."""
+        if (cache, namespace_id) in self._held:
+            self._held.move_to_end((cache, namespace_id))
+
     def release(self, cache: "HotCache[Any]", namespace_id: int) -> None:
         """Account no longer for a version."""
         self._used -= self._held.pop((cache, namespace_id), 0)

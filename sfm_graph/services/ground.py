@@ -14,7 +14,7 @@ from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.domain.where import EVERYTHING, Where
 from sfm_graph.errors import WalkTooLarge
-from sfm_graph.hot.graph.adjacency import Adjacency, Bools, Nodes32
+from sfm_graph.hot.graph.adjacency import Adjacency, Bools
 from sfm_graph.hot.graph.graph import HotGraph
 from sfm_graph.hot.graph.lens import Lens
 from sfm_graph.hot.graph.nodes import Ints
@@ -25,7 +25,7 @@ from sfm_graph.services.view import View
 from sfm_graph.store import links, search
 
 T = TypeVar("T")
-Algorithm = Callable[[Numbered, Nodes32], Walking[T]]
+Algorithm = Callable[[Numbered, Ints], Walking[T]]
 
 # Links that a walk looks at on the event loop, about a millisecond; then it goes on in a thread.
 INLINE_LINKS = 20_000
@@ -61,18 +61,27 @@ class HotGround:
 
     async def run(self, ids: Ints, algorithm: Algorithm[T], work: Work) -> T:
         graph, nodes = self.numbered(ids)
+        return await self.finished(self.begun(graph, nodes, algorithm, work))
+
+    def begun(self, graph: HotGraph, nodes: Ints, algorithm: Algorithm[T], work: Work) -> Drive[T]:
+        """As much of a run as the event loop has time for. `nodes` are those of `graph`."""
         drive = Drive(algorithm(graph, nodes), graph, self.lens, work)
-        if not drive.advance(INLINE_LINKS):
+        drive.advance(INLINE_LINKS)
+        return drive
+
+    async def finished(self, drive: Drive[T]) -> T:
+        """The rest of it, in a thread."""
+        if not drive.done:
             await asyncio.to_thread(drive.finish)
         return drive.result
 
-    def numbered(self, ids: Ints) -> tuple[HotGraph, Nodes32]:
+    def numbered(self, ids: Ints) -> tuple[HotGraph, Ints]:
         """The graph with a node for each of the memories, also for those without links."""
         nodes = self.graph.find(ids)
         if nodes.min(initial=0) >= 0:
-            return self.graph, nodes.astype(np.int32)
+            return self.graph, nodes.astype(np.int64)
         graph = replace(self.graph, nodes=self.graph.nodes.extended(ids))
-        return graph, graph.find(ids).astype(np.int32)
+        return graph, graph.find(ids).astype(np.int64)
 
     def type_names(self, codes: Ints) -> list[str]:
         names = list(self.graph.types)
@@ -123,7 +132,7 @@ class SqlGround:
         """Nodes are numbered below this."""
         return MAX_NUMBERED
 
-    def ids(self, nodes: Nodes32) -> Ints:
+    def ids(self, nodes: Ints) -> Ints:
         """Memory ids of nodes."""
         return np.array([self._ids[node] for node in nodes.tolist()], np.int64)
 
@@ -191,14 +200,14 @@ class SqlGround:
             np.array([self._types[row.type] for row in rows], np.uint32),
         )
 
-    def _number(self, ids: list[int]) -> Nodes32:
+    def _number(self, ids: list[int]) -> Ints:
         for one in ids:
             if one not in self._numbers:
                 self._numbers[one] = len(self._ids)
                 self._ids.append(one)
         if len(self._ids) > MAX_NUMBERED:
             raise WalkTooLarge(f"the walk meets more than {MAX_NUMBERED} memories; narrow types, where or hops")
-        return np.array([self._numbers[one] for one in ids], np.int32)
+        return np.array([self._numbers[one] for one in ids], np.int64)
 
 
 class _Ended(Exception):

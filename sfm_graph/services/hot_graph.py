@@ -50,17 +50,20 @@ class FreshGraphs:
         self._hot = hot
         self._ids: dict[str, int] = {}
 
-    async def unchanged(self, namespace: str) -> HotGraph | None:
-        """The graph, exact at the moment of the statement; None when it has to be read through a view."""
-        version = self._hot.cache.newest(self._ids.get(namespace, 0))
-        if version is None:
-            return None
+    def candidate(self, namespace: str) -> HotGraph | None:
+        """The version in memory, of which `is_unchanged` has to say whether it is still exact."""
+        return self._hot.cache.newest(self._ids.get(namespace, 0))
+
+    async def is_unchanged(self, namespace: str, version: HotGraph) -> bool:
+        """Whether a candidate is exact at the moment of the statement, and the name still means its namespace."""
         row = await self._database.single("links_unchanged", name=namespace, since=version.snapshot.text)
-        if row is None or row[0] != self._ids[namespace] or not row[2]:
-            return None
-        fresh = version.at(Snapshot(row[1]))
-        self._hot.cache.publish(row[0], fresh)
-        return fresh
+        if row is None or row[0] != self._ids.get(namespace) or not row[2]:
+            return False
+        if row[1] == version.snapshot.text:
+            self._hot.cache.budget.touch(self._hot.cache, row[0])
+        else:
+            self._hot.cache.publish(row[0], version.at(Snapshot(row[1])))
+        return True
 
     def learn(self, namespace: Namespace) -> None:
         """Remember which namespace a name means; the statement checks it each time."""

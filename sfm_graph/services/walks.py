@@ -3,6 +3,7 @@
 Without a view a walk in memory costs one statement, which says that nothing changed since the version at hand.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from sfm_graph.domain.link_filter import needs_rows
 from sfm_graph.domain.walk import MAX_PATHS, PathMode, RankBy, RankQuery, Subgraph, Trail, WalkFilter
 from sfm_graph.domain.where import EVERYTHING, Where
 from sfm_graph.errors import InvalidInput, MemoryNotFound, WalkTooLarge
-from sfm_graph.hot.graph.adjacency import Nodes32
 from sfm_graph.hot.graph.graph import HotGraph
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.walks import several
@@ -138,7 +138,7 @@ class Walks:
         From a memory to itself the path has no links. `max_hops` bounds the links of the path.
         """
 
-        def algorithm(graph: Numbered, nodes: Nodes32) -> Walking[Trail | None]:
+        def algorithm(graph: Numbered, nodes: Ints) -> Walking[Trail | None]:
             start, goal = nodes.tolist()
             if weighted:
                 found = yield from cheapest(graph, start, goal, max_hops)
@@ -167,7 +167,7 @@ class Walks:
         if weighted and mode is not PathMode.SHORTEST_K:
             raise InvalidInput(f"{mode.name} paths go by the number of links, not by weight", field="weighted")
 
-        def algorithm(graph: Numbered, nodes: Nodes32) -> Walking[list[Trail]]:
+        def algorithm(graph: Numbered, nodes: Ints) -> Walking[list[Trail]]:
             start, goal = nodes.tolist()
             match mode:
                 case PathMode.SHORTEST_K:
@@ -195,12 +195,12 @@ class Walks:
         if not seeded:
             return await self._rank_all(view, namespace, query)
 
-        def algorithm(graph: Numbered, nodes: Nodes32) -> Walking[Ranked]:
+        def algorithm(graph: Numbered, nodes: Ints) -> Walking[Ranked]:
             if not isinstance(graph, HotGraph):
                 raise WalkTooLarge("the namespace exceeds SFM_HOT_BUDGET_BYTES, so its memories cannot be ranked")
             nodes = np.unique(nodes)
             if query.by is RankBy.PAGERANK:
-                degrees = graph.degree_column(query.walk.direction)
+                degrees = graph.degree_column(query.walk.direction).astype(np.int64)
                 return personalised_pagerank(graph, degrees, nodes, limit=query.first, max_links=PAGERANK_LINKS)
             return similar(graph, nodes, _MEASURES[query.by], limit=query.first, unlinked=query.unlinked)
 
@@ -241,29 +241,38 @@ class Walks:
             ground = await self._ground(view, namespace, walk)
             ids = await self._resolved(view, namespace, refs)
             return await ground.run(ids, algorithm, work), ground
-        in_memory = await self._in_memory(namespace, refs, walk)
+        in_memory = await self._in_memory(namespace, refs, walk, algorithm, work)
         if in_memory is not None:
-            hot, ids = in_memory
-            return await hot.run(ids, algorithm, work), hot
+            return in_memory
         async with self._views.open() as opened:
             return await self._run_on(opened, namespace, refs, walk, algorithm)
 
     async def _in_memory(
-        self, namespace: str, refs: Sequence[MemoryRef], walk: WalkFilter
-    ) -> tuple[HotGround, Ints] | None:
+        self, namespace: str, refs: Sequence[MemoryRef], walk: WalkFilter, algorithm: Algorithm[T], work: Work
+    ) -> tuple[T, Ground] | None:
         """Without a view, when ids of linked memories are given and nothing changed."""
         ids = [ref.id for ref in refs]
-        if None in ids or needs_rows(walk.where):
+        graph = self._fresh.candidate(namespace)
+        if graph is None or None in ids or needs_rows(walk.where):
             return None
-        graph = await self._fresh.unchanged(namespace)
-        if graph is None:
-            return None
-        known = np.array(ids, np.int64)
-        nodes = graph.find(known)
+        nodes = graph.find(np.array(ids, np.int64))
         # A live link holds its ends; only a memory that has one is sure to exist.
-        if nodes.min(initial=0) < 0 or not all(graph.is_linked(node) for node in nodes.tolist()):
+        for node in nodes.tolist():
+            if node < 0 or not graph.is_linked(node):
+                return None
+        ground = HotGround(graph, lens_of(graph, walk, walk.at or datetime.now(UTC), None))
+        unchanged = asyncio.create_task(self._fresh.is_unchanged(namespace, graph))
+        # The statement goes out; the walk begins while the database answers, and counts if nothing has changed.
+        await asyncio.sleep(0)
+        try:
+            drive = ground.begun(graph, nodes, algorithm, work)
+        except WalkTooLarge:
+            if await unchanged:
+                raise
             return None
-        return HotGround(graph, lens_of(graph, walk, walk.at or datetime.now(UTC), None)), known
+        if not await unchanged:
+            return None
+        return await ground.finished(drive), ground
 
     async def _ground(self, view: View, namespace: str, walk: WalkFilter) -> Ground:
         found = await view.namespace(namespace)
@@ -290,5 +299,5 @@ class Walks:
 
 
 def _named(graph: Numbered, trail: NodeTrail) -> Trail:
-    ids = graph.ids(np.array(trail.nodes, np.int32)).tolist()
+    ids = graph.ids(np.array(trail.nodes, np.int64)).tolist()
     return Trail(tuple(map(MemoryId, ids)), tuple(map(LinkId, trail.links)), trail.weights)

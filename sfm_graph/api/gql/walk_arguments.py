@@ -26,8 +26,8 @@ strawberry.enum(
     "seed, the part that they share. ADAMIC_ADAR: the sum of 1 / ln(number of neighbours) over the neighbours that "
     "it shares with a seed. WEAK_COMPONENTS: groups in which a path joins every two memories, whichever way links "
     "lead; the score is the size of the group. STRONG_COMPONENTS: groups in which paths along the links join any "
-    "two both ways. COMMUNITIES: groups that are more densely linked inside than to the rest (Leiden, by modularity of "
-    "strengths, whichever way links lead). JACCARD and ADAMIC_ADAR need seeds, PAGERANK may have some, the others "
+    "two both ways. COMMUNITIES: groups that are more densely linked inside than to the rest (Leiden, by modularity "
+    "of strengths, whichever way links lead). JACCARD and ADAMIC_ADAR need seeds, PAGERANK may have some, the others "
     "take none. Without seeds memories that have no link are left out.",
 )
 

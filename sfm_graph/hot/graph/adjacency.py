@@ -43,13 +43,12 @@ class Side:
         arrays = (self.rows, self.offsets, self.neighbours, self.places)
         return sum(array.nbytes for array in arrays if array is not None)
 
-    def spans(self, nodes: Nodes32) -> tuple[Nodes32, Nodes32]:
+    def spans(self, nodes: Ints) -> tuple[Nodes32, Nodes32]:
         """Where each node's row begins, and how long it is."""
         if self.rows is None:
             at = np.minimum(nodes, len(self.offsets) - 2)
             starts = self.offsets[at]
-            at += 1
-            return starts, self.offsets[at] - starts
+            return starts, self.offsets[at + 1] - starts
         at = np.minimum(np.searchsorted(self.rows, nodes), len(self.rows) - 1)
         starts = self.offsets[at]
         return starts, np.where(self.rows[at] == nodes, self.offsets[at + 1] - starts, 0).astype(np.int32)
@@ -61,6 +60,14 @@ class Side:
             return 0, 0
         start = int(self.offsets[at])
         return start, int(self.offsets[at + 1]) - start
+
+    def columns_at(self, flat: Ints) -> Ints | Nodes32:
+        """Where links lie in the columns, by their places among the neighbours."""
+        return flat if self.places is None else self.places[flat]
+
+    def column_at(self, flat: int) -> int:
+        """As `columns_at` for one place, many times quicker."""
+        return flat if self.places is None else int(self.places[flat])
 
     def owners(self) -> Nodes32:
         """The node of each place."""
@@ -75,11 +82,47 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BothSides:
+    """The rows of both sides as one: a frontier's rows by source, then those by target.
+
+    `neighbours` of shape (2n,): both sides' columns are views of its halves, `offsets` (2, rows + 1) those of them.
+    """
+
+    offsets: Nodes32
+    neighbours: Nodes32
+    into_places: Nodes32
+
+    def spans(self, nodes: Ints) -> tuple[Nodes32, Nodes32]:
+        """As Side.spans, twice as many: for each node by source, then for each by target."""
+        at = np.minimum(nodes, self.offsets.shape[1] - 2)
+        starts = self.offsets[:, at]
+        counts = self.offsets[:, at + 1] - starts
+        return starts.ravel(), counts.ravel()
+
+    def columns_at(self, flat: Ints) -> Ints:
+        """As Side.columns_at."""
+        count = len(self.into_places)
+        places = flat.copy()
+        inward = flat >= count
+        places[inward] = self.into_places[flat[inward] - count]
+        return places
+
+    def column_at(self, flat: int) -> int:
+        """As Side.column_at."""
+        count = len(self.into_places)
+        return flat if flat < count else int(self.into_places[flat - count])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Adjacency:
-    """Some links of a graph, walkable both ways. `has_free`: the weight of some is 0."""
+    """Some links of a graph, walkable both ways. `has_free`: the weight of some is 0.
+
+    `both` shares the memory of the sides; it is there when both have a row for every node.
+    """
 
     out: Side
     into: Side
+    both: BothSides | None
     link_ids: Ints
     types: Codes
     weights: Floats
@@ -94,7 +137,13 @@ class Adjacency:
     def nbytes(self) -> int:
         """Resident bytes."""
         columns = (self.link_ids, self.types, self.weights, self.valid_from, self.valid_to)
-        return self.out.nbytes + self.into.nbytes + sum(column.nbytes for column in columns if column is not None)
+        shared = 0 if self.both is None else self.both.offsets[1].nbytes
+        return (
+            shared
+            + self.out.nbytes
+            + self.into.nbytes
+            + sum(column.nbytes for column in columns if column is not None)
+        )
 
     def place(self, source: int, link_id: int) -> int:
         """The place of a link that leaves node `source`; -1 when it is not here."""
@@ -124,15 +173,32 @@ def build_adjacency(links: NumberedLinks, node_count: int) -> Adjacency:
     place_of[by_source] = np.arange(len(by_source), dtype=np.int32)
     by_target = _order(links.targets)
     bounded = links.valid_from is not None and links.valid_to is not None
+    out = _side(links.sources, by_source, links.targets, None, node_count)
+    into = _side(links.targets, by_target, links.sources, place_of, node_count)
+    both = None
+    if out.rows is None and into.rows is None and into.places is not None:
+        out, into, both = _joined_sides(out, into, into.places)
     return Adjacency(
-        _side(links.sources, by_source, links.targets, None, node_count),
-        _side(links.targets, by_target, links.sources, place_of, node_count),
+        out,
+        into,
+        both,
         links.ids[by_source],
         links.types[by_source],
         links.weights[by_source],
         links.valid_from[by_source] if bounded and links.valid_from is not None else None,
         links.valid_to[by_source] if bounded and links.valid_to is not None else None,
         not links.weights.all(),
+    )
+
+
+def _joined_sides(out: Side, into: Side, into_places: Nodes32) -> tuple[Side, Side, BothSides]:
+    count = len(into_places)
+    neighbours = np.concatenate([out.neighbours, into.neighbours])
+    offsets = np.stack([out.offsets, into.offsets + np.int32(count)])
+    return (
+        Side(None, offsets[0], neighbours[:count], None),
+        Side(None, into.offsets, neighbours[count:], into_places),
+        BothSides(offsets, neighbours, into_places),
     )
 
 

@@ -16,6 +16,7 @@ from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.hot.graph.adjacency import (
     Adjacency,
     Bools,
+    BothSides,
     Codes,
     Nodes32,
     NumberedLinks,
@@ -63,7 +64,7 @@ class Row(NamedTuple):
     """
 
     part: Part
-    side: Side
+    side: Side | BothSides
     starts: Nodes32 | int
     counts: Nodes32 | int
     total: int
@@ -125,23 +126,21 @@ class HotGraph:
             nodes, merged = _renumbered(nodes, merged[0])
         return HotGraph(snapshot, nodes, types, tuple(merged))
 
-    def rows(self, frontier: Nodes32, lens: Lens) -> list[Row]:
+    def rows(self, frontier: Ints, lens: Lens) -> list[Row]:
         """The rows of neighbours that a frontier's steps are taken from: what looking at them will cost."""
         found = []
-        single = int(frontier[0]) if len(frontier) == 1 else None
         for part in self.parts:
-            for side in lens.sides(part.adjacency):
-                if single is not None:
-                    start, total = side.row(single)
-                    row = Row(part, side, start, total, total)
-                else:
-                    starts, counts = side.spans(frontier)
-                    row = Row(part, side, starts, counts, int(counts.sum()))
-                if row.total:
-                    found.append(row)
-        return found
+            if len(frontier) == 1:
+                for side in lens.sides(part.adjacency):
+                    start, total = side.row(int(frontier[0]))
+                    found.append(Row(part, side, start, total, total))
+            else:
+                for whole in lens.whole_sides(part.adjacency):
+                    starts, counts = whole.spans(frontier)
+                    found.append(Row(part, whole, starts, counts, int(counts.sum())))
+        return [row for row in found if row.total]
 
-    def steps(self, frontier: Nodes32, lens: Lens, rows: Sequence[Row] | None = None) -> Steps:
+    def steps(self, frontier: Ints, lens: Lens, rows: Sequence[Row] | None = None) -> Steps:
         """The steps out of a frontier that a lens admits. Walked both ways, a self-link is two steps."""
         steps = Steps([
             lens.filtered(run_of(row.part.adjacency, row.side, frontier, row.starts, row.counts), row.part.dead)
@@ -171,17 +170,17 @@ class HotGraph:
 
     def is_linked(self, node: int) -> bool:
         """Whether a link from or to the node is alive, valid or not."""
-        frontier = np.array([node], np.int32)
-        whenever = Lens(Direction.BOTH, 0)
-        return any(
-            row.part.dead is None
-            or not row.part.dead[
-                run_of(row.part.adjacency, row.side, frontier, row.starts, row.counts).places(None)
-            ].all()
-            for row in self.rows(frontier, whenever)
-        )
+        for part in self.parts:
+            for side in (part.adjacency.out, part.adjacency.into):
+                start, count = side.row(node)
+                if count and part.dead is None:
+                    return True
+                places = side.columns_at(np.arange(start, start + count))
+                if part.dead is not None and not part.dead[places].all():
+                    return True
+        return False
 
-    def ids(self, nodes: Nodes32) -> Ints:
+    def ids(self, nodes: Ints) -> Ints:
         """Memory ids of nodes."""
         return self.nodes.ids(nodes)
 

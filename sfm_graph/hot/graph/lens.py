@@ -1,13 +1,13 @@
 """What a walk sees of a graph: direction, link types, validity at a time, admitted links."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sfm_graph.domain.link import Direction
-from sfm_graph.hot.graph.adjacency import Adjacency, Bools, Nodes32, Side
+from sfm_graph.hot.graph.adjacency import Adjacency, Bools, BothSides, Nodes32, Side
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Run
 
@@ -51,6 +51,12 @@ class Lens:
         """The sides of an adjacency that are walked."""
         return _SIDES[self.direction](adjacency)
 
+    def whole_sides(self, adjacency: Adjacency) -> Sequence[Side | BothSides]:
+        """The same steps by as few pieces as there are."""
+        if self.direction is Direction.BOTH and adjacency.both is not None:
+            return (adjacency.both,)
+        return self.sides(adjacency)
+
     def filtered(self, run: Run, dead: Bools | None) -> Run:
         """The steps of a run that are alive and admitted."""
         if dead is None and not self._restricts(run.adjacency):
@@ -63,8 +69,13 @@ class Lens:
         return self._mask(adjacency, np.arange(len(adjacency)), dead)
 
     def _restricts(self, adjacency: Adjacency) -> bool:
-        filters = (self.types, self.admitted, self.excluded, self.condition, adjacency.valid_from)
-        return any(one is not None for one in filters)
+        return not (
+            adjacency.valid_from is None
+            and self.types is None
+            and self.admitted is None
+            and self.excluded is None
+            and self.condition is None
+        )
 
     def _mask(self, adjacency: Adjacency, places: Ints | Nodes32, dead: Bools | None) -> Bools:
         mask = np.ones(len(places), np.bool_) if dead is None else ~dead[places]

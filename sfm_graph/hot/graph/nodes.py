@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
+# So few ids are looked up one by one sooner than together.
+FEW = 4
 # A range of ids at most this many times their number is looked up in a table instead of being sorted.
 SPARSEST_RANGE = 16
 
@@ -43,10 +45,8 @@ class Nodes:
 
     def find(self, ids: Ints) -> Ints:
         """The node of each memory id; -1 where the graph has none."""
-        if len(ids) == 1 and not len(self.late) and len(self.base):
-            place = int(self.base.searchsorted(ids[0]))
-            known = place < len(self.base) and self.base[place] == ids[0]
-            return np.array([place if known else -1])
+        if len(ids) <= FEW and not len(self.late):
+            return np.array([self._find_in_base(one) for one in ids.tolist()], np.int64)
         found = _places(self.base, ids)
         if len(self.late):
             # Through the order, not in a sorted copy: a look-up must not cost what all late nodes do.
@@ -54,6 +54,10 @@ class Nodes:
             late = self.late_order[places]
             found = np.where((found < 0) & (self.late[late] == ids), late + len(self.base), found)
         return found
+
+    def _find_in_base(self, memory_id: int) -> int:
+        place = int(self.base.searchsorted(memory_id))
+        return place if place < len(self.base) and self.base[place] == memory_id else -1
 
     def extended(self, ids: Ints) -> "Nodes":
         """With a node for each of these memory ids that has none."""

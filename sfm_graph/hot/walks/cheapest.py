@@ -7,7 +7,7 @@ Of equally cheap paths one with the fewest links is found, of parallel links the
 
 import numpy as np
 
-from sfm_graph.hot.graph.adjacency import Floats, Nodes32
+from sfm_graph.hot.graph.adjacency import Floats
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 from sfm_graph.hot.walks.expansion import Along, Expand, Numbered, Walking
@@ -56,13 +56,13 @@ class _Side:
         self.cost = np.full(size, np.inf)
         self.cost[barred.nodes] = -np.inf
         self.cost[start] = 0.0
-        self.hops = np.zeros(size, np.int32)
+        self.hops = np.zeros(size, np.int64)
         self.link = np.empty(size, np.int64)
         self.weight = np.empty(size)
-        self.parent = np.empty(size, np.int32)
-        self._scratch = np.empty(size, np.int32)
+        self.parent = np.empty(size, np.int64)
+        self._scratch = np.empty(size, np.int64)
         self.start = start
-        self.open: Nodes32 = np.array([start], np.int32)
+        self.open: Ints = np.array([start], np.int64)
         self.is_open = np.zeros(size, np.bool_)
         self.improved = self.open
         self.touched = [self.open]
@@ -71,7 +71,7 @@ class _Side:
         """The least cost of an open node; infinite without one."""
         return float(self.cost[self.open].min(initial=np.inf))
 
-    def nearest(self, useful: float) -> Nodes32:
+    def nearest(self, useful: float) -> Ints:
         """Take a batch out of the open nodes; those dearer than `useful` are closed for good."""
         costs = self.cost[self.open]
         if useful < np.inf:
@@ -103,10 +103,10 @@ class _Side:
         kept = kept[best]
         self._settle(to[best], origins[kept], weights[kept], steps.links(kept), cost_before[best])
 
-    def _settle(self, to: Nodes32, origins: Nodes32, weights: Floats, links: Ints, cost_before: Floats) -> None:
+    def _settle(self, to: Ints, origins: Ints, weights: Floats, links: Ints, cost_before: Floats) -> None:
         """Keep of the cheapest arrivals at each node that with the fewest links, then with the smallest link id."""
         hops = self.hops[origins] + 1
-        self._scratch[to] = np.arange(len(to), dtype=np.int32)
+        self._scratch[to] = np.arange(len(to), dtype=np.int64)
         if len(to) and not (self._scratch[to] == np.arange(len(to))).all():
             # Equally cheap arrivals at one node. Sorting is 3 ms for a hub, so only then.
             order = np.lexsort((links, hops, to))

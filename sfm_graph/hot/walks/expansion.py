@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_graph.hot.graph.adjacency import Bools, Nodes32
+from sfm_graph.hot.graph.adjacency import Bools
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 
@@ -32,7 +32,7 @@ class Expand(NamedTuple):
     `partly`: where there are too many, the first of them by link id will do, and the steps say that they were `cut`.
     """
 
-    frontier: Nodes32
+    frontier: Ints
     along: Along = Along.FORWARDS
     without: Ints | None = None
     partly: bool = False
@@ -48,7 +48,7 @@ class Numbered(Protocol):
     def size(self) -> int:
         """Nodes are numbered below this."""
 
-    def ids(self, nodes: Nodes32) -> Ints:
+    def ids(self, nodes: Ints) -> Ints:
         """Memory ids of nodes."""
 
 
@@ -57,10 +57,10 @@ class Marks:
 
     def __init__(self, size: int) -> None:
         self.of: NDArray[np.uint8] = np.zeros(size, np.uint8)
-        self._scratch = np.empty(size, np.int32)
+        self._scratch = np.empty(size, np.int64)
 
-    def firsts(self, nodes: Nodes32) -> Bools:
+    def firsts(self, nodes: Ints) -> Bools:
         """For each place whether it is the first with its node."""
-        order = np.arange(len(nodes), dtype=np.int32)
+        order = np.arange(len(nodes), dtype=np.int64)
         self._scratch[nodes[::-1]] = order[::-1]
         return np.asarray(self._scratch[nodes] == order)

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sfm_graph.hot.graph.adjacency import Nodes32
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 from sfm_graph.hot.walks.expansion import Along, Expand, Marks, Numbered, Walking
 from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, Trail
 
-_UNMET, _AHEAD, _BEHIND, _CHOSEN, _BARRED = 0, 1, 2, 4, 255
+_UNMET, _AHEAD, _BEHIND, _CHOSEN, _UNCHOSEN, _BARRED = 0, 1, 2, 4, 3, 255
 
 
 @dataclass(slots=True)
@@ -25,16 +24,26 @@ class _Front:
 
     mark: int
     along: Along
-    newest: Nodes32
+    newest: Ints
     levels: list[tuple[Steps, Ints]] = field(default_factory=list)
 
 
 class Stage(NamedTuple):
-    """Links of shortest paths between two levels, ascending by id."""
+    """The steps of shortest paths between two levels: `chosen` are places in `steps`, ascending.
 
-    origins: Nodes32
-    links: Ints
-    to: Nodes32
+    `near` are their ends towards the start, `far` those towards the goal.
+    """
+
+    steps: Steps
+    chosen: Ints
+    near: Ints
+    far: Ints
+
+    def leaving(self, node: int) -> list[tuple[int, int]]:
+        """The links that lead on from a node of the nearer level and where to, by link id."""
+        mine = (self.near == node).nonzero()[0]
+        links = self.steps.links(self.chosen[mine])
+        return sorted(zip(links.tolist(), self.far[mine].tolist(), strict=True))
 
 
 def fewest(
@@ -45,8 +54,8 @@ def fewest(
         return []
     marks = Marks(graph.size)
     marks.of[barred.nodes] = _BARRED
-    ahead = _Front(_AHEAD, Along.FORWARDS, np.array([start], np.int32))
-    behind = _Front(_BEHIND, Along.BACKWARDS, np.array([goal], np.int32))
+    ahead = _Front(_AHEAD, Along.FORWARDS, np.array([start], np.int64))
+    behind = _Front(_BEHIND, Along.BACKWARDS, np.array([goal], np.int64))
     marks.of[start], marks.of[goal] = _AHEAD, _BEHIND
     for _ in range(max_hops):
         front, other = (ahead, behind) if len(ahead.newest) <= len(behind.newest) else (behind, ahead)
@@ -72,7 +81,7 @@ def trails(stages: Sequence[Stage], start: int) -> Iterator[Trail]:
         return
     # Depth first: one iterator over the links that leave the last node of each prefix.
     nodes, links = [start], list[int]()
-    open_links = [_leaving(stages[0], start)]
+    open_links = [iter(stages[0].leaving(start))]
     while open_links:
         step = next(open_links[-1], None)
         if step is None:
@@ -87,45 +96,33 @@ def trails(stages: Sequence[Stage], start: int) -> Iterator[Trail]:
         else:
             nodes.append(to)
             links.append(link)
-            open_links.append(_leaving(stages[len(open_links)], to))
-
-
-def _leaving(stage: Stage, node: int) -> Iterator[tuple[int, int]]:
-    if len(stage.links) == 1:
-        return iter([(int(stage.links[0]), int(stage.to[0]))] if stage.origins[0] == node else [])
-    mine = (stage.origins == node).nonzero()[0]
-    return zip(stage.links[mine].tolist(), stage.to[mine].tolist(), strict=True)
+            open_links.append(iter(stages[len(open_links)].leaving(to)))
 
 
 def _stages(front: _Front, other: _Front, steps: Steps, meeting: Ints, marks: Marks) -> list[Stage]:
     joint = _stage(steps, meeting, front.along)
-    near, far = (joint.origins, joint.to) if front.along is Along.FORWARDS else (joint.to, joint.origins)
-    mine, theirs = _pruned(front, near, marks), _pruned(other, far, marks)
-    if front.along is Along.FORWARDS:
-        return [*mine[::-1], joint, *theirs]
-    return [*theirs[::-1], joint, *mine]
+    ahead, behind = (front, other) if front.along is Along.FORWARDS else (other, front)
+    before = _pruned(ahead, joint.near, marks)
+    return [*before[::-1], joint, *_pruned(behind, joint.far, marks)]
 
 
-def _pruned(front: _Front, last: Nodes32, marks: Marks) -> list[Stage]:
-    """Of each level, newest first, the links that lead on to `last`."""
+def _pruned(front: _Front, last: Ints, marks: Marks) -> list[Stage]:
+    """Of each level, newest first, the steps that lead on to `last`."""
     stages = []
     for steps, fresh in reversed(front.levels):
+        reached = steps.to[fresh]
         if len(last) == 1:
-            chosen = fresh[steps.to[fresh] == last[0]]
+            chosen = fresh[reached == last[0]]
         else:
             marks.of[last] |= _CHOSEN
-            chosen = fresh[marks.of[steps.to[fresh]] & _CHOSEN != 0]
-            marks.of[last] &= ~np.uint8(_CHOSEN)
+            chosen = fresh[marks.of[reached] >= _CHOSEN]
+            marks.of[last] &= _UNCHOSEN
         stage = _stage(steps, chosen, front.along)
-        last = stage.origins if front.along is Along.FORWARDS else stage.to
+        last = stage.near if front.along is Along.FORWARDS else stage.far
         stages.append(stage)
     return stages
 
 
 def _stage(steps: Steps, chosen: Ints, along: Along) -> Stage:
-    origins, links = steps.picked(chosen)
-    to = steps.to[chosen]
-    if len(links) > 1:
-        order = links.argsort()
-        origins, links, to = origins[order], links[order], to[order]
-    return Stage(origins, links, to) if along is Along.FORWARDS else Stage(to, links, origins)
+    origins, to = steps.origins(chosen), steps.to[chosen]
+    return Stage(steps, chosen, origins, to) if along is Along.FORWARDS else Stage(steps, chosen, to, origins)

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from sfm_graph.hot.graph.adjacency import Floats, Nodes32
+from sfm_graph.hot.graph.adjacency import Floats
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.walks.expansion import Expand, Numbered, Walking
 from sfm_graph.hot.walks.trail import Barred, Trail
 
 # Nodes that improved in a round, ascending, with the node and the link that they were reached by.
-_Round = tuple[Nodes32, Nodes32, Ints, Floats]
+_Round = tuple[Ints, Ints, Ints, Floats]
 
 
 def cheapest_within(graph: Numbered, start: int, goal: int, max_hops: int, barred: Barred) -> Walking[Trail | None]:
@@ -16,7 +16,7 @@ def cheapest_within(graph: Numbered, start: int, goal: int, max_hops: int, barre
     cost = np.full(graph.size, np.inf)
     cost[barred.nodes] = -np.inf
     cost[start] = 0.0
-    frontier = np.array([start], np.int32)
+    frontier = np.array([start], np.int64)
     rounds: list[_Round] = []
     for _ in range(max_hops):
         if not len(frontier):
@@ -26,13 +26,15 @@ def cheapest_within(graph: Numbered, start: int, goal: int, max_hops: int, barre
         costs = cost[origins] + weights
         # What already costs as much as a path to the goal cannot begin a cheaper one.
         better = np.flatnonzero((costs < cost[steps.to]) & (costs < cost[goal]))
-        order = better[np.lexsort((steps.links(better), costs[better], steps.to[better]))]
+        links = steps.links(better)
+        by_node = np.lexsort((links, costs[better], steps.to[better]))
+        order = better[by_node]
         first = np.ones(len(order), np.bool_)
         first[1:] = steps.to[order][1:] != steps.to[order][:-1]
         chosen = order[first]
         frontier = steps.to[chosen]
         cost[frontier] = costs[chosen]
-        rounds.append((frontier, origins[chosen], steps.links(chosen), weights[chosen]))
+        rounds.append((frontier, origins[chosen], links[by_node][first], weights[chosen]))
     return _trail(rounds, start, goal) if np.isfinite(cost[goal]) else None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfm_graph.errors import WalkTooLarge
-from sfm_graph.hot.graph.adjacency import Floats, Nodes32
+from sfm_graph.hot.graph.adjacency import Floats
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 from sfm_graph.hot.walks.expansion import Expand, Numbered, Walking
@@ -40,14 +40,14 @@ class Ranked:
 
 
 def personalised_pagerank(
-    graph: Numbered, degrees: Nodes32, seeds: Nodes32, *, limit: int, max_links: int
+    graph: Numbered, degrees: Ints, seeds: Ints, *, limit: int, max_links: int
 ) -> Walking[Ranked]:
     """The `limit` best after looking at some `max_links` links. `degrees` of all nodes, shape (n,)."""
     score, residual = np.zeros(graph.size), np.zeros(graph.size)
     residual[seeds] = 1 / len(seeds)
     met, bar, looked_at = seeds.astype(np.intp), FIRST_BAR, 0
     while looked_at < max_links and float(residual[met].sum()) > PRECISION:
-        frontier = met[residual[met] > bar * np.maximum(degrees[met], 1)].astype(np.int32)
+        frontier = met[residual[met] > bar * np.maximum(degrees[met], 1)].astype(np.int64)
         if not len(frontier):
             bar *= BAR_RATIO
             continue
@@ -79,19 +79,19 @@ def best_ranked(graph: Numbered, nodes: Ints, scores: Floats, limit: int, residu
     if truncated:
         kept = values >= np.partition(values, len(values) - limit)[len(values) - limit]
         nodes, values = nodes[kept], values[kept]
-    ids = graph.ids(nodes.astype(np.int32))
+    ids = graph.ids(nodes.astype(np.int64))
     order = np.lexsort((ids, -values))[:limit]
     return Ranked(ids[order], values[order], truncated, residual=residual)
 
 
-def _push(steps: Steps, frontier: Nodes32, seeds: Nodes32, score: Floats, residual: Floats) -> None:
+def _push(steps: Steps, frontier: Ints, seeds: Ints, score: Floats, residual: Floats) -> None:
     """Score a share of the frontier's residual and hand the rest on over its steps."""
     mass = residual[frontier]
     residual[frontier] = 0.0
     score[frontier] += (1 - DAMPING) * mass
     strength = 1 / (1 + steps.weights())
-    place = np.empty(len(residual), np.int32)
-    place[frontier] = np.arange(len(frontier), dtype=np.int32)
+    place = np.empty(len(residual), np.int64)
+    place[frontier] = np.arange(len(frontier), dtype=np.int64)
     owner = place[steps.origins()]
     total = np.bincount(owner, strength, minlength=len(frontier))
     share = np.divide(DAMPING * mass, total, out=np.zeros(len(frontier)), where=total > 0)

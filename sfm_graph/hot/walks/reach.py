@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfm_graph.errors import WalkTooLarge
-from sfm_graph.hot.graph.adjacency import Bools, Floats, Nodes32
+from sfm_graph.hot.graph.adjacency import Bools, Floats
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 from sfm_graph.hot.walks.expansion import Along, Expand, Marks, Numbered, Walking
@@ -23,7 +23,7 @@ class Reached:
 
 def reach(
     graph: Numbered,
-    starts: Nodes32,
+    starts: Ints,
     hops: int,
     *,
     limit: int,
@@ -37,7 +37,7 @@ def reach(
     """
     marks = Marks(graph.size)
     marks.of[starts] = 1
-    frontier, found, truncated = starts, [_nothing()], False
+    frontier, found, truncated = starts, list[tuple[Ints, Ints, Ints]](), False
     for hop in range(1, hops + 1):
         try:
             steps = yield Expand(frontier, partly=True)
@@ -47,15 +47,17 @@ def reach(
         truncated |= steps.cut
         frontier, links = _arrivals(steps, marks)
         ids = graph.ids(frontier)
-        kept = _kept(ids, links, hop, after, wanted)
-        found.append((ids[kept], links[kept], np.full(int(kept.sum()), hop)))
+        if after is not None or wanted is not None:
+            kept = _kept(ids, links, hop, after, wanted)
+            ids, links = ids[kept], links[kept]
+        found.append((ids, links, np.full(len(ids), hop)))
         if not len(frontier) or sum(len(one[0]) for one in found) > limit:
             break
-    ids, links, reached_in = (np.concatenate(column) for column in zip(*found, strict=True))
+    ids, links, reached_in = found[0] if len(found) == 1 else _concatenated(found)
     return Reached(ids[:limit], links[:limit], reached_in[:limit], truncated or len(ids) > limit)
 
 
-def reach_count(graph: Numbered, starts: Nodes32, hops: int) -> Walking[list[int]]:
+def reach_count(graph: Numbered, starts: Ints, hops: int) -> Walking[list[int]]:
     """How many memories are first reached at each hop, from 1 to the last that reaches any."""
     marks = Marks(graph.size)
     marks.of[starts] = 1
@@ -66,7 +68,7 @@ def reach_count(graph: Numbered, starts: Nodes32, hops: int) -> Walking[list[int
         steps = yield Expand(frontier)
         marks.of[steps.to[marks.of[steps.to] == 0]] = hop + 2
         if hop + 1 < hops:
-            frontier = np.flatnonzero(marks.of == hop + 2).astype(np.int32)
+            frontier = np.flatnonzero(marks.of == hop + 2).astype(np.int64)
             counts.append(len(frontier))
         else:
             counts.append(int(np.count_nonzero(marks.of)) - met)
@@ -87,7 +89,7 @@ class Region:
     truncated: bool
 
 
-def region(graph: Numbered, starts: Nodes32, depth: int, *, limit: int, max_links: int) -> Walking[Region]:
+def region(graph: Numbered, starts: Ints, depth: int, *, limit: int, max_links: int) -> Walking[Region]:
     """The `limit` nearest memories within `depth` links of the starts, and the first `max_links` links among them."""
     marks = Marks(graph.size)
     starts = starts[marks.firsts(starts)]
@@ -115,7 +117,7 @@ def region(graph: Numbered, starts: Nodes32, depth: int, *, limit: int, max_link
     return (yield from _among(graph, nodes, marks, truncated, max_links))
 
 
-def _among(graph: Numbered, nodes: Nodes32, marks: Marks, truncated: bool, max_links: int) -> Walking[Region]:
+def _among(graph: Numbered, nodes: Ints, marks: Marks, truncated: bool, max_links: int) -> Walking[Region]:
     ids = graph.ids(nodes)
     order = np.argsort(ids)
     try:
@@ -126,18 +128,17 @@ def _among(graph: Numbered, nodes: Nodes32, marks: Marks, truncated: bool, max_l
     truncated |= steps.cut
     inside = np.flatnonzero(marks.of[steps.to] == 1)
     links = steps.links(inside)
-    by_id = np.argsort(links)[: max_links + 1]
-    truncated |= len(by_id) > max_links
-    chosen = inside[by_id[:max_links]]
+    truncated |= len(links) > max_links
+    by_id = np.argsort(links)[:max_links]
     places = np.empty(graph.size, np.int64)
     places[nodes[order]] = np.arange(len(nodes))
     return Region(
-        ids[order], steps.links(chosen), places[steps.origins(chosen)], places[steps.to[chosen]],
-        steps.types(chosen).astype(np.int64), steps.weights(chosen), truncated,
+        ids[order], links[by_id], places[steps.origins(inside)[by_id]], places[steps.to[inside[by_id]]],
+        steps.types(inside)[by_id].astype(np.int64), steps.weights(inside)[by_id], truncated,
     )  # fmt: skip
 
 
-def _arrivals(steps: Steps, marks: Marks) -> tuple[Nodes32, Ints]:
+def _arrivals(steps: Steps, marks: Marks) -> tuple[Ints, Ints]:
     """Nodes that are met for the first time, with the smallest link id that leads to each, in link order."""
     fresh = np.flatnonzero(marks.of[steps.to] == 0)
     links = steps.links(fresh)
@@ -156,6 +157,11 @@ def _kept(ids: Ints, links: Ints, hop: int, after: tuple[int, int] | None, wante
     if wanted is not None:
         kept &= np.isin(ids, wanted)
     return kept
+
+
+def _concatenated(columns: list[tuple[Ints, Ints, Ints]]) -> tuple[Ints, Ints, Ints]:
+    ids, links, hops = (np.concatenate(column) for column in zip(_nothing(), *columns, strict=True))
+    return ids, links, hops
 
 
 def _nothing() -> tuple[Ints, Ints, Ints]:

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from sfm_graph.hot.graph.adjacency import Nodes32
+from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.walks.cheapest import cheapest
 from sfm_graph.hot.walks.expansion import Along, Expand, Numbered, Walking
 from sfm_graph.hot.walks.fewest import fewest, trails
@@ -78,7 +78,7 @@ def _branch(
     for at in range(min(len(last.links), max_hops)):
         root = last.links[:at]
         taken = {one.links[at] for one in found if len(one.links) > at and one.links[:at] == root}
-        barred = Barred(np.array(last.nodes[:at], np.int32), np.array(sorted(taken), np.int64))
+        barred = Barred(np.array(last.nodes[:at], np.int64), np.array(sorted(taken), np.int64))
         rest = yield from search(last.nodes[at], max_hops - at, barred)
         if rest is None or (*root, *rest.links) in known:
             continue
@@ -103,11 +103,11 @@ def _fewest_to(graph: Numbered, goal: int) -> _Search:
     return search
 
 
-def _distances(graph: Numbered, goal: int, max_hops: int) -> Walking[Nodes32]:
+def _distances(graph: Numbered, goal: int, max_hops: int) -> Walking[Ints]:
     """For each node how many links the goal is away, max_hops + 1 where more."""
-    away = np.full(graph.size, max_hops + 1, np.int32)
+    away = np.full(graph.size, max_hops + 1, np.int64)
     away[goal] = 0
-    frontier = np.array([goal], np.int32)
+    frontier = np.array([goal], np.int64)
     for hop in range(1, max_hops + 1):
         if not len(frontier):
             break
@@ -122,7 +122,7 @@ def _of_length(
     start: int,
     goal: int,
     length: int,
-    away: Nodes32,
+    away: Ints,
     known: dict[int, list[tuple[int, int, float]]],
     found: list[Trail],
     count: int,
@@ -135,7 +135,7 @@ def _of_length(
             break
         if turn % STEPS_PER_REQUEST == 0:
             # Nodes are learnt once, dead ends may be tried without end: let the deadline be looked at.
-            yield Expand(np.empty(0, np.int32))
+            yield Expand(np.empty(0, np.int64))
         step = next(ways[-1], None)
         if step is None:
             ways.pop()
@@ -157,5 +157,5 @@ def _of_length(
 
 def _learn(node: int, known: dict[int, list[tuple[int, int, float]]]) -> Walking[None]:
     if node not in known:
-        steps = yield Expand(np.array([node], np.int32))
+        steps = yield Expand(np.array([node], np.int64))
         known[node] = sorted(zip(steps.links().tolist(), steps.to.tolist(), steps.weights().tolist(), strict=True))

@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from sfm_graph.hot.graph.adjacency import Floats, Nodes32
+from sfm_graph.hot.graph.adjacency import Floats
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 from sfm_graph.hot.walks.expansion import Along, Expand, Numbered, Walking
@@ -23,14 +23,14 @@ class Measure(Enum):
     ADAMIC_ADAR = auto()
 
 
-def similar(graph: Numbered, seeds: Nodes32, measure: Measure, *, limit: int, unlinked: bool) -> Walking[Ranked]:
+def similar(graph: Numbered, seeds: Ints, measure: Measure, *, limit: int, unlinked: bool) -> Walking[Ranked]:
     """The `limit` most similar to any of the seeds, which are not among them; the best of a memory's scores counts.
 
     `unlinked` leaves out the neighbours of the seed: suggestions for links.
     """
     scores = np.zeros(graph.size)
     for seed in seeds.tolist():
-        around = _distinct((yield Expand(np.array([seed], np.int32))), graph.size)[1].astype(np.int32)
+        around = _distinct((yield Expand(np.array([seed], np.int64))), graph.size)[1].astype(np.int64)
         if not len(around):
             continue
         # Back from the neighbours: to those who have them too.
@@ -56,10 +56,10 @@ def _adamic_adar(size: int, seed: int, through: Ints, others: Ints) -> Floats:
     return scores
 
 
-def _jaccard(graph: Numbered, seed: int, around: Nodes32, others: Ints) -> Walking[Floats]:
+def _jaccard(graph: Numbered, seed: int, around: Ints, others: Ints) -> Walking[Floats]:
     shared = np.bincount(others, minlength=graph.size)
     shared[seed] = 0
-    candidates = np.flatnonzero(shared).astype(np.int32)
+    candidates = np.flatnonzero(shared).astype(np.int64)
     scores = np.zeros(graph.size)
     if len(candidates):
         owners, _ = _distinct((yield Expand(candidates)), graph.size)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sfm_graph.hot.graph.adjacency import Nodes32
 from sfm_graph.hot.graph.nodes import Ints
 
 
@@ -26,7 +25,7 @@ class Trail(NamedTuple):
 class Barred:
     """What a search must not use; of the nodes neither end."""
 
-    nodes: Nodes32 = field(default_factory=lambda: np.empty(0, np.int32))
+    nodes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     links: Ints | None = None
 
 
