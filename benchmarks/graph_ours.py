@@ -72,7 +72,7 @@ class Ours:
         """Forget what is held in memory of the namespace, and load it again."""
         async with self._services.views.open() as view:
             scope = await view.existing_namespace(NAMESPACE)
-        self._walks.graphs.cache.drop(scope.id)
+        self._walks.runner.graphs.cache.drop(scope.id)
         await self._walks.reach(None, NAMESPACE, self._refs[0], _ANY, hops=1, limit=1)
 
     async def resident_bytes(self) -> int:

@@ -25,6 +25,7 @@ from sfm_graph.services.registry import Services
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import Views
+from sfm_graph.services.walk_runner import WalkRunner
 from sfm_graph.services.walks import Walks
 from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.settings import EmbedderKind, Settings
@@ -82,8 +83,8 @@ def compose(
     hot_graphs: HotCache[HotGraph] = HotCache(budget)
     views = Views(database, (hot_text, hot_graphs))
     graphs = HotGraphs(hot_graphs)
-    fresh = FreshGraphs(database, graphs)
-    walks = Walks(views, graphs, fresh, whole_graph, deadline_ms=settings.walk_deadline_ms)
+    runner = WalkRunner(views, graphs, FreshGraphs(database, graphs), deadline_ms=settings.walk_deadline_ms)
+    walks = Walks(views, runner, whole_graph)
     indexing = Indexing(embedder)
     memory_writes = MemoryWrites(database, indexing)
     links = Links(database)

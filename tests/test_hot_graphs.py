@@ -17,7 +17,7 @@ from sfm_graph.domain.walk import PathMode, RankBy, RankQuery, WalkFilter
 from sfm_graph.domain.where import parse_link_where
 from sfm_graph.errors import MemoryNotFound, WalkTooLarge
 from sfm_graph.runtime import open_runtime
-from sfm_graph.services import ground
+from sfm_graph.services import sql_ground
 from sfm_graph.services.links import LinkRequest
 from sfm_graph.services.registry import Services
 from sfm_graph.services.view import View
@@ -233,14 +233,14 @@ async def test_one_load_serves_all_who_wait_for_it(services: Services, monkeypat
     name, refs = await _namespace(services)
     await _link(services, name, 0, 1)
     loads = []
-    loaded = type(services.walks.graphs)._loaded
+    loaded = type(services.walks.runner.graphs)._loaded
 
     async def counted(self: object, *arguments: object) -> object:
         loads.append(1)
         await asyncio.sleep(0.05)
         return await loaded(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(services.walks.graphs), "_loaded", counted)
+    monkeypatch.setattr(type(services.walks.runner.graphs), "_loaded", counted)
     found = await asyncio.gather(*(_near(services, name, refs[0]) for _ in range(6)))
     assert all(len(one) == 1 for one in found)
     assert len(loads) == 1
@@ -262,7 +262,7 @@ async def test_a_walk_in_sql_is_bounded(cold_services: Services, monkeypatch: py
     for target in range(1, NODES):
         await _link(cold_services, name, 0, target)
     await _link(cold_services, name, 6, 7)
-    monkeypatch.setattr(ground, "MAX_STEPS", 3)
+    monkeypatch.setattr(sql_ground, "MAX_STEPS", 3)
     asked = cold_services.walks
     near = await asked.reach(None, name, refs[0], ANY, hops=1, limit=10)
     assert (near.answer.ids.tolist(), near.answer.truncated) == ([ref.id for ref in refs[1:4]], True)
@@ -271,10 +271,10 @@ async def test_a_walk_in_sql_is_bounded(cold_services: Services, monkeypatch: py
     with pytest.raises(WalkTooLarge, match="more than 3 links"):
         await asked.shortest(None, name, (refs[0], refs[7]), ANY, weighted=True, max_hops=5)
     # Frontiers are read by halves, so memories with few links may be many.
-    monkeypatch.setattr(ground, "MAX_STEPS", NODES)
+    monkeypatch.setattr(sql_ground, "MAX_STEPS", NODES)
     path = await asked.shortest(None, name, (refs[1], refs[7]), ANY, weighted=True, max_hops=5)
     assert path.answer is not None
-    monkeypatch.setattr(ground, "MAX_READ", 4)
+    monkeypatch.setattr(sql_ground, "MAX_READ", 4)
     with pytest.raises(WalkTooLarge, match="too many links"):
         await asked.shortest(None, name, (refs[1], refs[7]), ANY, weighted=True, max_hops=5)
 
@@ -285,7 +285,7 @@ async def test_a_walk_out_of_time_says_so(settings: Settings) -> None:
         await _link(services, name, 0, 1)
         async with services.views.open() as view:
             await services.walks.reach(view, name, refs[0], ANY, hops=1, limit=10)
-        services.walks._deadline_seconds = -1.0
+        services.walks.runner.deadline_seconds = -1.0
         near = await services.walks.reach(None, name, refs[0], ANY, hops=1, limit=10)
         assert near.answer.truncated
         assert near.answer.ids.tolist() == []

@@ -144,6 +144,7 @@ async def test_hot_statements_run_on_their_index(crowded: str) -> None:
         ("steps_from", {"frontier": [5], "outward": True, "inward": True, "types": None, "limit": 10,
                         "at": "2026-01-01"},
          ["links_out", "links_in"]),
+        ("newest_change", {}, ["changes_visible"]),
         ("changed_links", {"since": "999999:999999:"}, ["changes_visible"]),
         ("links_of_memories", {"ids": [5], "outward": True, "inward": True, "types": None, "after": 0, "limit": 10},
          ["links_out", "links_in"]),

@@ -217,7 +217,7 @@ async def test_a_long_walk_goes_on_in_a_thread(services: Services, monkeypatch: 
             worst = max(worst, time.perf_counter() - asked)
 
     async with services.views.open() as view:
-        await services.walks.graphs.at(view, await view.existing_namespace(namespace))
+        await services.walks.runner.graphs.at(view, await view.existing_namespace(namespace))
         ticking = asyncio.create_task(tick())
         await asyncio.sleep(0.01)
         path = await services.traversal.shortest_path(

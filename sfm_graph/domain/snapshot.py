@@ -15,6 +15,13 @@ class Snapshot:
         _, end, running = other._parts()
         return my_end <= end and all(xid >= my_end or xid in mine for xid in running)
 
+    def covers(self, xid: int | None) -> bool:
+        """True when nothing of the transactions up to this one is unseen; None: there is no such transaction."""
+        if xid is None:
+            return True
+        _, end, running = self._parts()
+        return xid < end and all(one > xid for one in running)
+
     def _parts(self) -> tuple[int, int, frozenset[int]]:
         start, end, running = self.text.split(":")
         return int(start), int(end), frozenset(int(xid) for xid in running.split(",") if xid)

@@ -35,6 +35,8 @@ class Hot(ABC, Generic[V]):
             return await self._single_flight(view, namespace)
         if pinned.snapshot == view.snapshot:
             return pinned
+        if pinned.snapshot.covers(await view.newest_change(namespace)):
+            return self._kept(view, namespace, await self._applied(view, namespace, pinned, {}))
         changed = await self._changed(view, namespace, pinned)
         if len(changed) > LARGE_DELTA:
             return await self._single_flight(view, namespace)

@@ -55,9 +55,12 @@ class FreshGraphs:
         return self._hot.cache.newest(self._ids.get(namespace, 0))
 
     async def is_unchanged(self, namespace: str, version: HotGraph) -> bool:
-        """Whether a candidate is exact at the moment of the statement, and the name still means its namespace."""
-        row = await self._database.single("links_unchanged", name=namespace, since=version.snapshot.text)
-        if row is None or row[0] != self._ids.get(namespace) or not row[2]:
+        """Whether a candidate is surely exact at the moment of the statement, and the name means its namespace.
+
+        False also after a change of something else: then a view finds out, and the next candidate is later.
+        """
+        row = await self._database.single("newest_change_by_name", name=namespace)
+        if row is None or row[0] != self._ids.get(namespace) or not version.snapshot.covers(row[2]):
             return False
         if row[1] == version.snapshot.text:
             self._hot.cache.budget.touch(self._hot.cache, row[0])

@@ -27,6 +27,7 @@ class View:
     # What `now` means in the whole request.
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     _namespaces: dict[str, Namespace | None] = field(default_factory=dict)
+    _newest: dict[int, int | None] = field(default_factory=dict)
 
     def pinned(self, cache: HotCache[V], namespace_id: int) -> V | None:
         """The version of a hot structure that this request goes on from."""
@@ -35,6 +36,13 @@ class View:
     def pin(self, cache: HotCache[V], namespace_id: int, version: V) -> None:
         """Go on from this version."""
         self._pinned[cache][namespace_id] = version
+
+    async def newest_change(self, namespace: Namespace) -> int | None:
+        """The latest transaction that changed a namespace, looked up once; None: none did."""
+        if namespace.id not in self._newest:
+            row = await self.session.row("newest_change", namespace_id=namespace.id)
+            self._newest[namespace.id] = row[0] if row else None
+        return self._newest[namespace.id]
 
     async def namespace(self, name: str) -> Namespace | None:
         """A namespace by name, looked up once."""

@@ -3,17 +3,12 @@
 Without a view a walk in memory costs one statement, which says that nothing changed since the version at hand.
 """
 
-import asyncio
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
-from sfm_graph.domain.link_filter import needs_rows
 from sfm_graph.domain.walk import MAX_PATHS, PathMode, RankBy, RankQuery, Subgraph, Trail, WalkFilter
 from sfm_graph.domain.where import EVERYTHING, Where
 from sfm_graph.errors import InvalidInput, MemoryNotFound, WalkTooLarge
@@ -21,37 +16,26 @@ from sfm_graph.hot.graph.graph import HotGraph
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.walks import several
 from sfm_graph.hot.walks.cheapest import cheapest
-from sfm_graph.hot.walks.drive import Work
 from sfm_graph.hot.walks.expansion import Numbered, Walking
 from sfm_graph.hot.walks.fewest import fewest, trails
 from sfm_graph.hot.walks.pagerank import Ranked, personalised_pagerank
 from sfm_graph.hot.walks.reach import Reached, reach, reach_count, region
 from sfm_graph.hot.walks.similarity import Measure, similar
 from sfm_graph.hot.walks.trail import Trail as NodeTrail
-from sfm_graph.services.ground import Algorithm, Ground, HotGround, ground_of, lens_of
-from sfm_graph.services.hot_graph import FreshGraphs, HotGraphs
+from sfm_graph.services.ground import HotGround
 from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.view import View, Views
+from sfm_graph.services.walk_runner import Walked, WalkRunner
 from sfm_graph.services.whole_graph import WholeGraph
-from sfm_graph.store import memories, search
+from sfm_graph.store import search
 
 T = TypeVar("T")
 
-# What one walk looks at most, links; the deadline ends most walks earlier.
-MAX_LINKS = 100_000_000
 # Links of a subgraph that are answered.
 MAX_SUBGRAPH_LINKS = 100_000
 # A personalised PageRank looks at so many links: 0.98 of the exact top 20 on a power-law graph of 1M links.
 PAGERANK_LINKS = 30_000
 _MEASURES = {RankBy.JACCARD: Measure.JACCARD, RankBy.ADAMIC_ADAR: Measure.ADAMIC_ADAR}
-
-
-@dataclass(frozen=True, slots=True)
-class Walked(Generic[T]):
-    """An answer; `hot`: from memory, False: by frontier queries in SQL."""
-
-    answer: T
-    hot: bool
 
 
 class Walks:
@@ -60,14 +44,10 @@ class Walks:
     Each raises MemoryNotFound for an unknown start, WalkTooLarge when it meets too much or runs out of time.
     """
 
-    def __init__(
-        self, views: Views, graphs: HotGraphs, fresh: FreshGraphs, whole: WholeGraph, *, deadline_ms: int
-    ) -> None:
+    def __init__(self, views: Views, runner: WalkRunner, whole: WholeGraph) -> None:
         self._views = views
-        self.graphs = graphs
-        self._fresh = fresh
+        self.runner = runner
         self._whole = whole
-        self._deadline_seconds = deadline_ms / 1000
 
     async def reach(
         self,
@@ -91,7 +71,7 @@ class Walks:
             if view is None:
                 raise InvalidInput("a filter on memories needs a view")
             wanted = await self._matching(view, namespace, where)
-        return await self._run(
+        return await self.runner.run(
             view, namespace, [start], walk,
             lambda graph, nodes: reach(graph, nodes, hops, limit=limit, after=after, wanted=wanted),
         )  # fmt: skip
@@ -100,7 +80,9 @@ class Walks:
         self, view: View | None, namespace: str, start: MemoryRef, walk: WalkFilter, *, hops: int
     ) -> Walked[list[int]]:
         """How many memories are first reached at each hop, from 1."""
-        return await self._run(view, namespace, [start], walk, lambda graph, nodes: reach_count(graph, nodes, hops))
+        return await self.runner.run(
+            view, namespace, [start], walk, lambda graph, nodes: reach_count(graph, nodes, hops)
+        )
 
     async def subgraph(
         self,
@@ -113,7 +95,7 @@ class Walks:
         limit: int,
     ) -> Subgraph:
         """Memories within `depth` links of any start, nearest first up to `limit`, and the links among them."""
-        found, ground = await self._run_on(
+        found, ground = await self.runner.run_on(
             view, namespace, starts, walk,
             lambda graph, nodes: region(graph, nodes, depth, limit=limit, max_links=MAX_SUBGRAPH_LINKS),
         )  # fmt: skip
@@ -147,7 +129,7 @@ class Walks:
                 found = None if stages is None else next(trails(stages, start))
             return None if found is None else _named(graph, found)
 
-        return await self._run(view, namespace, ends, walk, algorithm)
+        return await self.runner.run(view, namespace, ends, walk, algorithm)
 
     async def paths(
         self,
@@ -178,7 +160,7 @@ class Walks:
                     found = yield from several.simple_paths(graph, start, goal, count, max_hops)
             return [_named(graph, one) for one in found]
 
-        return await self._run(view, namespace, ends, walk, algorithm)
+        return await self.runner.run(view, namespace, ends, walk, algorithm)
 
     async def rank(self, view: View | None, namespace: str, seeds: Sequence[MemoryRef], query: RankQuery) -> Ranked:
         """The best memories by structure. Raises InvalidInput where seeds are missing or not taken.
@@ -204,91 +186,18 @@ class Walks:
                 return personalised_pagerank(graph, degrees, nodes, limit=query.first, max_links=PAGERANK_LINKS)
             return similar(graph, nodes, _MEASURES[query.by], limit=query.first, unlinked=query.unlinked)
 
-        return (await self._run(view, namespace, seeds, query.walk, algorithm)).answer
+        return (await self.runner.run(view, namespace, seeds, query.walk, algorithm)).answer
 
     async def _rank_all(self, view: View | None, namespace: str, query: RankQuery) -> Ranked:
         if view is None:
             async with self._views.open() as opened:
                 return await self._rank_all(opened, namespace, query)
-        ground = await self._ground(view, namespace, query.walk)
+        ground = await self.runner.ground(view, namespace, query.walk)
         if not isinstance(ground, HotGround):
             raise WalkTooLarge("the namespace exceeds SFM_HOT_BUDGET_BYTES, so its memories cannot be ranked")
         return await self._whole.rank(
-            ground.graph, ground.lens, query.by, limit=query.first, seconds=self._deadline_seconds
+            ground.graph, ground.lens, query.by, limit=query.first, seconds=self.runner.deadline_seconds
         )
-
-    async def _run(
-        self,
-        view: View | None,
-        namespace: str,
-        refs: Sequence[MemoryRef],
-        walk: WalkFilter,
-        algorithm: Algorithm[T],
-    ) -> Walked[T]:
-        answer, ground = await self._run_on(view, namespace, refs, walk, algorithm)
-        return Walked(answer, ground.hot)
-
-    async def _run_on(
-        self,
-        view: View | None,
-        namespace: str,
-        refs: Sequence[MemoryRef],
-        walk: WalkFilter,
-        algorithm: Algorithm[T],
-    ) -> tuple[T, Ground]:
-        work = Work(MAX_LINKS, time.monotonic() + self._deadline_seconds)
-        if view is not None:
-            ground = await self._ground(view, namespace, walk)
-            ids = await self._resolved(view, namespace, refs)
-            return await ground.run(ids, algorithm, work), ground
-        in_memory = await self._in_memory(namespace, refs, walk, algorithm, work)
-        if in_memory is not None:
-            return in_memory
-        async with self._views.open() as opened:
-            return await self._run_on(opened, namespace, refs, walk, algorithm)
-
-    async def _in_memory(
-        self, namespace: str, refs: Sequence[MemoryRef], walk: WalkFilter, algorithm: Algorithm[T], work: Work
-    ) -> tuple[T, Ground] | None:
-        """Without a view, when ids of linked memories are given and nothing changed."""
-        ids = [ref.id for ref in refs]
-        graph = self._fresh.candidate(namespace)
-        if graph is None or None in ids or needs_rows(walk.where):
-            return None
-        nodes = graph.find(np.array(ids, np.int64))
-        # A live link holds its ends; only a memory that has one is sure to exist.
-        for node in nodes.tolist():
-            if node < 0 or not graph.is_linked(node):
-                return None
-        ground = HotGround(graph, lens_of(graph, walk, walk.at or datetime.now(UTC), None))
-        unchanged = asyncio.create_task(self._fresh.is_unchanged(namespace, graph))
-        # The statement goes out; the walk begins while the database answers, and counts if nothing has changed.
-        await asyncio.sleep(0)
-        try:
-            drive = ground.begun(graph, nodes, algorithm, work)
-        except WalkTooLarge:
-            if await unchanged:
-                raise
-            return None
-        if not await unchanged:
-            return None
-        return await ground.finished(drive), ground
-
-    async def _ground(self, view: View, namespace: str, walk: WalkFilter) -> Ground:
-        found = await view.namespace(namespace)
-        if found is None:
-            raise MemoryNotFound(f"there is no memory in {namespace!r}", namespace=namespace)
-        graph = await self.graphs.at(view, found)
-        self._fresh.learn(found)
-        return await ground_of(view, found, graph, walk, walk.at or view.now)
-
-    async def _resolved(self, view: View, namespace: str, refs: Sequence[MemoryRef]) -> Ints:
-        scope = await view.existing_namespace(namespace)
-        found = await memories.locate(view.session, scope.id, refs)
-        for ref in refs:
-            if ref not in found:
-                raise MemoryNotFound(f"no memory with {ref} in {namespace!r}", namespace=namespace)
-        return np.array([found[ref] for ref in refs], np.int64)
 
     async def _matching(self, view: View, namespace: str, where: Where) -> Ints:
         found = await view.namespace(namespace)

@@ -36,6 +36,7 @@ _BOUNDED = sql.SQL("l.valid_from > '-infinity' or l.valid_to < 'infinity'")
 
 async def read_all_links(session: ReadSession, namespace_id: int) -> LinkColumns:
     """Every link of a namespace. About 0.7 us a link, most of it in the database."""
+    await session.run("bulk_read_memory")
     query = _LINKS.format(namespace=namespace_id, seed=secrets.randbits(62), bounded=_BOUNDED)
     chunks = [bytes(chunk) async for chunk in session.copy_out(query)]
     read = await asyncio.to_thread(_decoded, chunks)

@@ -4,7 +4,7 @@ So an algorithm is written once, blocks nothing, and runs the same over a hot gr
 Whoever drives it counts the links that it looks at and throws WalkTooLarge into it when they are too many.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from enum import Enum, auto
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -50,6 +50,10 @@ class Numbered(Protocol):
 
     def ids(self, nodes: Ints) -> Ints:
         """Memory ids of nodes."""
+
+
+# Begins a walk at some nodes of a graph.
+Algorithm: TypeAlias = Callable[[Numbered, Ints], Walking[T]]
 
 
 class Marks:
