@@ -37,6 +37,11 @@ class WalkFilter:
     where: Where = EVERYTHING
     at: datetime | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every link is followed, either way; but for those that are not valid."""
+        return self.direction is Direction.BOTH and not self.types and self.where == EVERYTHING
+
 
 class PathMode(StrEnum):
     """Which of the paths between two memories are wanted; no path meets a memory twice."""

@@ -44,10 +44,11 @@ class Ground(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HotGround:
-    """A graph in memory and what the walk sees of it."""
+    """A graph in memory and what the walk sees of it. `threads` bounds the walks that run beside the event loop."""
 
     graph: HotGraph
     lens: Lens
+    threads: asyncio.Semaphore
     hot: bool = True
 
     async def run(self, ids: Ints, algorithm: Algorithm[T], work: Work) -> T:
@@ -63,7 +64,8 @@ class HotGround:
     async def finished(self, drive: Drive[T]) -> T:
         """The rest of it, in a thread."""
         if not drive.done:
-            await asyncio.to_thread(drive.finish)
+            async with self.threads:
+                await asyncio.to_thread(drive.finish)
         return drive.result
 
     def numbered(self, ids: Ints) -> tuple[HotGraph, Ints]:
@@ -105,7 +107,12 @@ def _condition(graph: HotGraph, where: Where) -> Callable[[Adjacency, Ints], Boo
 
 
 async def ground_of(
-    view: View, namespace: Namespace, graph: HotGraph | None, walk: WalkFilter, moment: datetime
+    view: View,
+    namespace: Namespace,
+    graph: HotGraph | None,
+    walk: WalkFilter,
+    moment: datetime,
+    threads: asyncio.Semaphore,
 ) -> Ground:
     """The graph in memory when there is one, else SQL in the view."""
     if graph is None:
@@ -113,4 +120,4 @@ async def ground_of(
     allowed = None
     if needs_rows(walk.where):
         allowed = await search.matching_link_ids(view.session, namespace.id, walk.where)
-    return HotGround(graph, lens_of(graph, walk, moment, allowed))
+    return HotGround(graph, lens_of(graph, walk, moment, allowed), threads)

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import Generic, TypeVar
 
 from sfm_graph.domain.namespace import Namespace
@@ -9,13 +10,13 @@ from sfm_graph.hot.cache import HotCache, Version
 from sfm_graph.services.view import View
 
 V = TypeVar("V", bound=Version)
-# What a structure knows of its changes since a version; sized, so that many can be told from few.
-C = TypeVar("C")
 
 # How long a namespace found too large is not measured again: counting it costs more than a search.
 MEASURE_SECONDS = 60.0
 # More changes than this are applied by one request while the others wait for it.
 LARGE_DELTA = 1_000
+# More requests than this do not wait for a load: they are answered in SQL, so that connections are left for others.
+MAX_WAITING = 4
 
 
 class Hot(ABC, Generic[V]):
@@ -25,6 +26,8 @@ class Hot(ABC, Generic[V]):
         self.cache = cache
         # Until when a namespace is taken for too large.
         self._over_budget: dict[int, float] = {}
+        # Requests that load a namespace or wait for it; each holds a connection meanwhile.
+        self._waiting: Counter[int] = Counter()
 
     async def at(self, view: View, namespace: Namespace) -> V | None:
         """The version that is exact at the view's snapshot; None when the namespace exceeds the budget."""
@@ -34,6 +37,7 @@ class Hot(ABC, Generic[V]):
         if pinned is None or self._misfits(namespace, pinned):
             return await self._single_flight(view, namespace)
         if pinned.snapshot == view.snapshot:
+            self.cache.budget.touch(self.cache, namespace.id)
             return pinned
         if pinned.snapshot.covers(await view.newest_change(namespace)):
             return self._kept(view, namespace, await self._applied(view, namespace, pinned, {}))
@@ -43,19 +47,31 @@ class Hot(ABC, Generic[V]):
         return self._kept(view, namespace, await self._applied(view, namespace, pinned, changed))
 
     async def _single_flight(self, view: View, namespace: Namespace) -> V | None:
-        async with self.cache.loading(namespace.id):
-            present = self.cache.newest(namespace.id)
-            if present is not None and not present.snapshot.precedes(view.snapshot):
-                present = None
-            if present is not None and not self._misfits(namespace, present):
+        """One request loads, others wait; None for those who would hold too many connections, or are too old."""
+        if self._waiting[namespace.id] >= MAX_WAITING:
+            return None
+        self._waiting[namespace.id] += 1
+        try:
+            async with self.cache.loading(namespace.id):
+                present = self.cache.newest(namespace.id)
+                if present is None or self._misfits(namespace, present):
+                    return self._kept(view, namespace, await self._loaded(view, namespace, present))
+                if not present.snapshot.precedes(view.snapshot):
+                    # Loaded meanwhile, of a later snapshot: this request is answered in SQL.
+                    return None
                 changed = await self._changed(view, namespace, present)
                 return self._kept(view, namespace, await self._applied(view, namespace, present, changed))
-            return self._kept(view, namespace, await self._loaded(view, namespace, present))
+        finally:
+            self._waiting[namespace.id] -= 1
+            if not self._waiting[namespace.id]:
+                del self._waiting[namespace.id]
 
     def _kept(self, view: View, namespace: Namespace, version: V | None) -> V | None:
         if version is None or version.nbytes > self.cache.budget.limit_bytes:
             self.cache.drop(namespace.id)
-            self._over_budget[namespace.id] = time.monotonic() + MEASURE_SECONDS
+            now = time.monotonic()
+            self._over_budget = {one: until for one, until in self._over_budget.items() if until > now}
+            self._over_budget[namespace.id] = now + MEASURE_SECONDS
             return None
         self.cache.publish(namespace.id, version)
         view.pin(self.cache, namespace.id, version)
@@ -74,5 +90,5 @@ class Hot(ABC, Generic[V]):
         """The ids that changed between a version and the view, each with what helps to find it."""
 
     @abstractmethod
-    async def _applied(self, view: View, namespace: Namespace, version: V, changed: dict[int, int]) -> V:
-        """The version at the view's snapshot."""
+    async def _applied(self, view: View, namespace: Namespace, version: V, changed: dict[int, int]) -> V | None:
+        """The version at the view's snapshot; None when it is over the budget."""

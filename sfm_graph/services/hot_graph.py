@@ -12,6 +12,8 @@ from sfm_graph.store.database import Database
 
 # What a link takes at most with validity, rows and memory ids.
 BYTES_PER_LINK = 48
+# So many changes, and a quarter of the links, are read one by one no sooner than all links by COPY.
+RELOADED_FROM = 10_000
 
 
 class HotGraphs(Hot[HotGraph]):
@@ -35,9 +37,11 @@ class HotGraphs(Hot[HotGraph]):
 
     async def _applied(
         self, view: View, namespace: Namespace, version: HotGraph, changed: dict[int, int]
-    ) -> HotGraph:
+    ) -> HotGraph | None:
         if not changed:
             return version.at(view.snapshot)
+        if len(changed) > RELOADED_FROM + version.link_count // 4:
+            return await self._loaded(view, namespace, version)
         links = await link_columns.read_links(view.session, namespace.id, list(changed))
         return await asyncio.to_thread(version.changed, view.snapshot, changed, links)
 
@@ -50,22 +54,28 @@ class FreshGraphs:
         self._hot = hot
         self._ids: dict[str, int] = {}
 
-    def candidate(self, namespace: str) -> HotGraph | None:
-        """The version in memory, of which `is_unchanged` has to say whether it is still exact."""
-        return self._hot.cache.newest(self._ids.get(namespace, 0))
+    def candidate(self, namespace: str) -> tuple[int, HotGraph] | None:
+        """The namespace's row id and version in memory; `is_unchanged` has to say whether they still are right."""
+        namespace_id = self._ids.get(namespace, 0)
+        version = self._hot.cache.newest(namespace_id)
+        if version is None:
+            self._ids.pop(namespace, None)
+            return None
+        return namespace_id, version
 
-    async def is_unchanged(self, namespace: str, version: HotGraph) -> bool:
+    async def is_unchanged(self, namespace: str, namespace_id: int, version: HotGraph) -> bool:
         """Whether a candidate is surely exact at the moment of the statement, and the name means its namespace.
 
-        False also after a change of something else: then a view finds out, and the next candidate is later.
+        False also after a change of something else, and while a transaction runs that is older than the newest
+        change: then a view finds out.
         """
         row = await self._database.single("newest_change_by_name", name=namespace)
-        if row is None or row[0] != self._ids.get(namespace) or not version.snapshot.covers(row[2]):
+        if row is None or row[0] != namespace_id or not version.snapshot.covers(row[2]):
             return False
         if row[1] == version.snapshot.text:
-            self._hot.cache.budget.touch(self._hot.cache, row[0])
+            self._hot.cache.budget.touch(self._hot.cache, namespace_id)
         else:
-            self._hot.cache.publish(row[0], version.at(Snapshot(row[1])))
+            self._hot.cache.publish(namespace_id, version.at(Snapshot(row[1])))
         return True
 
     def learn(self, namespace: Namespace) -> None:

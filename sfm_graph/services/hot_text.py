@@ -71,7 +71,7 @@ class HotText(Hot[TextIndex]):
 
     async def _applied(
         self, view: View, namespace: Namespace, version: TextIndex, changed: dict[int, int]
-    ) -> TextIndex:
+    ) -> TextIndex | None:
         if not changed:
             return version.at(view.snapshot)
         model = _model(namespace, version.has_vectors)

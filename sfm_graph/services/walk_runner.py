@@ -23,8 +23,10 @@ from sfm_graph.store import memories
 
 T = TypeVar("T")
 
+# Walks that run in threads at once: each takes the interpreter's lock in turns with the event loop.
+THREADS = 2
 # What one walk looks at most, links; the deadline ends most walks earlier.
-MAX_LINKS = 100_000_000
+MAX_LINKS = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class WalkRunner:
         self.graphs = graphs
         self._fresh = fresh
         self.deadline_seconds = deadline_ms / 1000
+        self._threads = asyncio.Semaphore(THREADS)
 
     async def run(
         self,
@@ -84,16 +87,17 @@ class WalkRunner:
     ) -> tuple[T, Ground] | None:
         """Without a view, when ids of linked memories are given and nothing changed."""
         ids = [ref.id for ref in refs]
-        graph = self._fresh.candidate(namespace)
-        if graph is None or None in ids or needs_rows(walk.where):
+        candidate = self._fresh.candidate(namespace)
+        if candidate is None or None in ids or needs_rows(walk.where):
             return None
+        namespace_id, graph = candidate
         nodes = graph.find(np.array(ids, np.int64))
         # A live link holds its ends; only a memory that has one is sure to exist.
         for node in nodes.tolist():
             if node < 0 or not graph.is_linked(node):
                 return None
-        ground = HotGround(graph, lens_of(graph, walk, walk.at or datetime.now(UTC), None))
-        unchanged = asyncio.create_task(self._fresh.is_unchanged(namespace, graph))
+        ground = HotGround(graph, lens_of(graph, walk, walk.at or datetime.now(UTC), None), self._threads)
+        unchanged = asyncio.create_task(self._fresh.is_unchanged(namespace, namespace_id, graph))
         try:
             # The statement goes out; the walk begins while the database answers, and counts if nothing has changed.
             await asyncio.sleep(0)
@@ -115,7 +119,7 @@ class WalkRunner:
             raise MemoryNotFound(f"there is no memory in {namespace!r}", namespace=namespace)
         graph = await self.graphs.at(view, found)
         self._fresh.learn(found)
-        return await ground_of(view, found, graph, walk, walk.at or view.now)
+        return await ground_of(view, found, graph, walk, walk.at or view.now, self._threads)
 
     async def _resolved(self, view: View, namespace: str, refs: Sequence[MemoryRef]) -> Ints:
         scope = await view.existing_namespace(namespace)

@@ -51,7 +51,12 @@ async def read_all_links(session: ReadSession, namespace_id: int) -> LinkColumns
 
 async def read_links(session: ReadSession, namespace_id: int, chosen: Sequence[int]) -> LinkColumns:
     """Those of the links with these ids that exist."""
-    rows = await session.rows("link_columns", namespace_id=namespace_id, ids="{" + ",".join(map(str, chosen)) + "}")
+    listed = "{" + ",".join(map(str, chosen)) + "}"
+    rows = await session.mapped("link_columns", tuple, namespace_id=namespace_id, ids=listed)
+    return await asyncio.to_thread(_columns, rows)
+
+
+def _columns(rows: Sequence[Row]) -> LinkColumns:
     names = list(dict.fromkeys(row[3] for row in rows))
     codes = {name: code for code, name in enumerate(names)}
     ids, sources, targets, valid_from, valid_to = (

@@ -115,7 +115,7 @@ class BothSides:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adjacency:
-    """Some links of a graph, walkable both ways. `has_free`: the weight of some is 0.
+    """Some links of a graph, walkable both ways.
 
     `both` shares the memory of the sides; it is there when both have a row for every node.
     """
@@ -128,7 +128,6 @@ class Adjacency:
     weights: Floats
     valid_from: Ints | None
     valid_to: Ints | None
-    has_free: bool
 
     def __len__(self) -> int:
         return len(self.link_ids)
@@ -187,7 +186,6 @@ def build_adjacency(links: NumberedLinks, node_count: int) -> Adjacency:
         links.weights[by_source],
         links.valid_from[by_source] if bounded and links.valid_from is not None else None,
         links.valid_to[by_source] if bounded and links.valid_to is not None else None,
-        not links.weights.all(),
     )
 
 

@@ -30,6 +30,9 @@ from sfm_graph.hot.graph.steps import Steps, run_of
 
 # An adjacency is merged into the next older one unless that is so many times larger: few parts make quick steps.
 LEVEL_RATIO = 8
+# What Python takes for a version, and for a type's name in a dictionary.
+BYTES_PER_VERSION = 1_000
+BYTES_PER_NAME = 150
 # And below this size in any case.
 SMALLEST_LEVEL = 1_024
 _UNKNOWN = -2
@@ -71,6 +74,18 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Degrees:
+    """Of every node the links out of it and into it, in the walk's direction; shape (n,) each.
+
+    `exact`: the walk sees all of these links; False: some are filtered out.
+    """
+
+    leaving: Ints
+    arriving: Ints
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HotGraph:
     """One version: exactly the links visible in `snapshot`. `types` are codes by name."""
 
@@ -82,7 +97,8 @@ class HotGraph:
     @property
     def nbytes(self) -> int:
         """Resident bytes; parts shared with other versions count in each."""
-        return self.nodes.nbytes + sum(part.nbytes for part in self.parts)
+        names = sum(BYTES_PER_NAME + len(name) for name in self.types)
+        return BYTES_PER_VERSION + names + self.nodes.nbytes + sum(part.nbytes for part in self.parts)
 
     @property
     def size(self) -> int:
@@ -121,7 +137,7 @@ class HotGraph:
     def _compacted(self, snapshot: Snapshot, nodes: Nodes, types: Mapping[str, int], parts: list[Part]) -> "HotGraph":
         merged = _merged(parts, len(nodes))
         if not merged:
-            return replace(empty_graph(snapshot), types=types)
+            return empty_graph(snapshot)
         if len(merged) == 1 and merged[0].dead is None and _is_scattered(nodes, merged[0], parts):
             nodes, merged = _renumbered(nodes, merged[0])
         return HotGraph(snapshot, nodes, types, tuple(merged))
@@ -146,7 +162,6 @@ class HotGraph:
             lens.filtered(run_of(row.part.adjacency, row.side, frontier, row.starts, row.counts), row.part.dead)
             for row in (self.rows(frontier, lens) if rows is None else rows)
         ])  # fmt: skip
-        steps.free = any(part.adjacency.has_free for part in self.parts)
         return steps
 
     def degree_column(self, direction: Direction) -> Nodes32:
@@ -167,6 +182,14 @@ class HotGraph:
                 if direction is not Direction.OUT:
                     np.subtract.at(degrees, out.neighbours[gone], np.int32(1))
         return degrees
+
+    def degrees(self, direction: Direction, *, exact: bool) -> Degrees:
+        """The degrees of all nodes for a walk in a direction; `exact`: it follows every link that is valid."""
+        turned = {Direction.OUT: Direction.IN, Direction.IN: Direction.OUT}.get(direction, Direction.BOTH)
+        leaving = self.degree_column(direction).astype(np.int64)
+        arriving = leaving if turned is direction else self.degree_column(turned).astype(np.int64)
+        bounded = any(part.adjacency.valid_from is not None for part in self.parts)
+        return Degrees(leaving, arriving, exact and not bounded)
 
     def is_linked(self, node: int) -> bool:
         """Whether a link from or to the node is alive, valid or not."""

@@ -66,14 +66,12 @@ class Run(NamedTuple):
 class Steps:
     """All steps out of a frontier. Places in `to` name single steps; those `chosen` are given ascending."""
 
-    __slots__ = ("_runs", "cut", "free", "to")
+    __slots__ = ("_runs", "cut", "to")
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = [run for run in runs if run.size]
         # Whether there are more, which were left out.
         self.cut = False
-        # Whether links of the graph, these or others, may have the weight 0.
-        self.free = True
         # The node that each step leads to.
         # As indices 64-bit numbers are three times quicker than the 32 bits they are kept in.
         self.to: Ints = _joined([run.to for run in self._runs], np.int32).astype(np.int64)

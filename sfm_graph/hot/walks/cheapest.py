@@ -1,7 +1,7 @@
 """Paths with the least sum of weights: Dijkstra's search from both ends, many nodes at a time.
 
-A batch holds the nearest quarter of the open nodes; a node whose label improves later is opened again, so labels end
-as Dijkstra's do. The search ends when no path through two open nodes can be cheaper than the best that was met.
+A batch holds the nearest of the open nodes; a node whose label improves later is opened again, so labels end as
+Dijkstra's do. The search ends when every path through two open nodes is dearer than the best that was met.
 Of equally cheap paths one with the fewest links is found, of parallel links the one with the smallest id.
 """
 
@@ -28,16 +28,14 @@ def cheapest(
     behind = _Side(graph.size, goal, Along.BACKWARDS, barred)
     side, other = ahead, behind
     bound = np.inf
-    free = True
     while len(ahead.open) and len(behind.open):
         least = ahead.least() + behind.least()
-        if least > bound or (least == bound and not free):
+        # At the bound as well: over links that cost nothing an equally cheap path may have fewer links.
+        if least > bound:
             break
         batch = side.nearest(bound - other.least())
         steps = yield Expand(batch, side.along, barred.links)
         side.relax(steps, other, bound)
-        # Where links cost nothing, an equally cheap path of fewer links may join two open nodes.
-        free = steps.free
         totals = side.cost[side.improved] + other.cost[side.improved]
         bound = min(bound, float(totals.min(initial=np.inf)))
         # Turns, whatever the sizes: radii that grow alike keep both searches small (4x fewer rounds at p95).

@@ -12,8 +12,9 @@ from sfm_graph.hot.walks.expansion import Along, Expand, Walking
 
 T = TypeVar("T")
 
-# What one request of an algorithm costs beside its links, in links: about 20 us.
+# What one request of an algorithm costs beside its links, in links: about 20 us, and a pass over all nodes.
 LINKS_PER_EXPANSION = 400
+NODES_PER_LINK = 200
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class Drive(Generic[T]):
         self._graph = graph
         self._lenses = {Along.FORWARDS: lens}
         self._work = work
+        self._per_expansion = LINKS_PER_EXPANSION + graph.size // NODES_PER_LINK
         self.result: T
         self.done = False
         self._request = self._resume(walking.send, None)
@@ -53,7 +55,7 @@ class Drive(Generic[T]):
                 lens = lens.excluding(request.without)
             rows = self._graph.rows(request.frontier, lens)
             links = sum(row.total for row in rows)
-            share -= links + LINKS_PER_EXPANSION
+            share -= links + self._per_expansion
             if share < 0:
                 break
             try:

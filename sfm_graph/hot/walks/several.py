@@ -1,7 +1,7 @@
 """Several paths between two nodes: the k best, all shortest, and simple paths, none of which meets a node twice.
 
-Two paths differ when a link differs: parallel links make several paths. All come in order of length (or, weighted, of
-cost, then length), then of their link ids from the start.
+Two paths differ when a link differs: parallel links make several paths. All come in order of length, then of their
+link ids from the start; weighted ones in order of cost, then length.
 """
 
 import heapq
