@@ -82,7 +82,8 @@ def compose(
     hot_text: HotCache[TextIndex] = HotCache(budget)
     hot_graphs: HotCache[HotGraph] = HotCache(budget)
     views = Views(database, (hot_text, hot_graphs))
-    graphs = HotGraphs(hot_graphs)
+    max_waiting = settings.pool_max_size // 2
+    graphs = HotGraphs(hot_graphs, max_waiting=max_waiting)
     runner = WalkRunner(views, graphs, FreshGraphs(database, graphs), deadline_ms=settings.walk_deadline_ms)
     walks = Walks(views, runner, whole_graph)
     indexing = Indexing(embedder)
@@ -97,7 +98,7 @@ def compose(
         memory_reads=MemoryReads(),
         memory_writes=memory_writes,
         links=links,
-        recalls=Recalls(indexing, HotText(hot_text, indexing)),
+        recalls=Recalls(indexing, HotText(hot_text, indexing, max_waiting=max_waiting)),
         walks=walks,
         traversal=Traversal(walks),
         namespaces=Namespaces(database, {"text": hot_text, "graph": hot_graphs}),

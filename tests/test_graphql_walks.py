@@ -9,6 +9,7 @@ from graphql_client import Graph, keys, link, open_graph, remember
 
 from sfm_graph.api.gql import context as context_module
 from sfm_graph.runtime import open_runtime
+from sfm_graph.services import walk_runner
 from sfm_graph.services import walks as walks_service
 from sfm_graph.services.registry import Services
 from sfm_graph.services.traversal import Traversal
@@ -134,7 +135,7 @@ async def test_counts_are_read_only_when_asked_for(graph: Graph, monkeypatch: py
 
 async def test_a_walk_that_is_cut_says_so(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     # From a two links lead on, from b and c more.
-    monkeypatch.setattr(walks_service, "MAX_LINKS", 3)
+    monkeypatch.setattr(walk_runner, "MAX_LINKS", 3)
     query = """query ($hops: Int!, $first: Int! = 20) { neighbors(ref: {key: "a"}, hops: $hops, first: $first) {
         edges { node { key } } truncated pageInfo { hasNextPage endCursor } } }"""
     whole, cut = [(await graph.data(query, hops=hops))["neighbors"] for hops in (1, 3)]

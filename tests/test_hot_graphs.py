@@ -246,8 +246,8 @@ async def test_one_load_serves_all_who_wait_for_it(services: Services, monkeypat
     found = await asyncio.gather(*asked)
     assert all(len(one.answer.links) == 1 for one in found)
     assert len(loads) == 1
-    # Some wait, the others are answered in SQL: waiting holds connections.
-    assert sum(one.hot for one in found) == 4
+    # Half of the pool waits; who comes meanwhile is answered in SQL.
+    assert sum(one.hot for one in found) >= 4
 
 
 async def test_ranking_needs_memory_and_says_so(services: Services, cold_services: Services) -> None:

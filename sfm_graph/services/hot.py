@@ -15,15 +15,15 @@ V = TypeVar("V", bound=Version)
 MEASURE_SECONDS = 60.0
 # More changes than this are applied by one request while the others wait for it.
 LARGE_DELTA = 1_000
-# More requests than this do not wait for a load: they are answered in SQL, so that connections are left for others.
-MAX_WAITING = 4
 
 
 class Hot(ABC, Generic[V]):
     """Gives a structure of a namespace at a view's snapshot, from memory where the budget allows."""
 
-    def __init__(self, cache: HotCache[V]) -> None:
+    def __init__(self, cache: HotCache[V], *, max_waiting: int) -> None:
+        """`max_waiting`: more requests do not wait for a load but are answered in SQL; each holds a connection."""
         self.cache = cache
+        self._max_waiting = max_waiting
         # Until when a namespace is taken for too large.
         self._over_budget: dict[int, float] = {}
         # Requests that load a namespace or wait for it; each holds a connection meanwhile.
@@ -48,7 +48,7 @@ class Hot(ABC, Generic[V]):
 
     async def _single_flight(self, view: View, namespace: Namespace) -> V | None:
         """One request loads, others wait; None for those who would hold too many connections, or are too old."""
-        if self._waiting[namespace.id] >= MAX_WAITING:
+        if self._waiting[namespace.id] >= self._max_waiting:
             return None
         self._waiting[namespace.id] += 1
         try:

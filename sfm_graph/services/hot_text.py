@@ -34,8 +34,8 @@ class _Size:
 class HotText(Hot[TextIndex]):
     """Gives the text index of a namespace at a view's snapshot, from memory where the budget allows."""
 
-    def __init__(self, cache: HotCache[TextIndex], indexing: Indexing) -> None:
-        super().__init__(cache)
+    def __init__(self, cache: HotCache[TextIndex], indexing: Indexing, *, max_waiting: int) -> None:
+        super().__init__(cache, max_waiting=max_waiting)
         self._indexing = indexing
         # Until when a namespace is taken to have too many vectors to scan.
         self._without_vectors: dict[int, float] = {}

@@ -46,9 +46,10 @@ def personalised_pagerank(
     """The `limit` best after looking at some `max_links` links. Only what a seed reaches is ranked."""
     score, residual = np.zeros(graph.size), np.zeros(graph.size)
     residual[seeds] = 1 / len(seeds)
-    met, bar, looked_at = seeds, FIRST_BAR, 0
-    while looked_at < max_links and float(residual[met].sum()) > PRECISION:
-        frontier = met[residual[met] > bar * np.maximum(degrees.leaving[met], 1)]
+    links = np.maximum(degrees.leaving, 1).astype(np.float64)
+    bar, looked_at = FIRST_BAR, 0
+    while looked_at < max_links and float(residual.sum()) > PRECISION:
+        frontier = np.flatnonzero(residual > bar * links)
         if not len(frontier):
             bar *= BAR_RATIO
             continue
@@ -58,7 +59,6 @@ def personalised_pagerank(
             break
         looked_at += len(steps)
         _push(steps, frontier, seeds, score, residual)
-        met = np.flatnonzero(residual)
     left = float(residual.sum())
     reached = score + residual > 0
     score += (1 - DAMPING) * residual
@@ -92,13 +92,15 @@ def _keep_reached(score: Floats, reached: Bools, limit: int) -> Walking[None]:
 
 def best_ranked(graph: Numbered, nodes: Ints, scores: Floats, limit: int, residual: float = 0.0) -> Ranked:
     """The `limit` best of some nodes; `scores` of all nodes, shape (n,), to 32 bits: 9 digits, integers exactly."""
-    # Sums differ in their last bits with the order of links in memory; ties must not.
-    mantissa, exponent = np.frexp(scores[nodes])
-    values, truncated = np.ldexp(np.rint(mantissa * 2**32), exponent - 32), len(nodes) > limit
+    values, truncated = scores[nodes], len(nodes) > limit
     if truncated:
-        kept = values >= np.partition(values, len(values) - limit)[len(values) - limit]
+        cut = np.partition(values, len(values) - limit)[len(values) - limit]
+        kept = values >= cut * (1 - 2**-30)
         nodes, values = nodes[kept], values[kept]
-    ids = graph.ids(nodes.astype(np.int64))
+    # Sums differ in their last bits with the order of links in memory; ties must not.
+    mantissa, exponent = np.frexp(values)
+    values = np.ldexp(np.rint(mantissa * 2**32), exponent - 32)
+    ids = graph.ids(nodes)
     order = np.lexsort((ids, -values))[:limit]
     return Ranked(ids[order], values[order], truncated, residual=residual)
 
