@@ -82,7 +82,8 @@ def compose(
     hot_text: HotCache[TextIndex] = HotCache(budget)
     hot_graphs: HotCache[HotGraph] = HotCache(budget)
     views = Views(database, (hot_text, hot_graphs))
-    max_waiting = settings.pool_max_size // 2
+    # A quarter of the connections stays free for requests that wait for nothing.
+    max_waiting = settings.pool_max_size * 3 // 4
     graphs = HotGraphs(hot_graphs, max_waiting=max_waiting)
     runner = WalkRunner(views, graphs, FreshGraphs(database, graphs), deadline_ms=settings.walk_deadline_ms)
     walks = Walks(views, runner, whole_graph)

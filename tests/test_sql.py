@@ -142,7 +142,7 @@ async def test_hot_statements_run_on_their_index(crowded: str) -> None:
         ("lexical_search", {"query": stems_query(large, ["word17"]), "term_ids": [17], "k1": 1.2, "b": 0.75,
                             "limit": 10}, ["words_lexemes"]),
         ("steps_from", {"frontier": [5], "outward": True, "inward": True, "types": None, "limit": 10,
-                        "at": "2026-01-01"},
+                        "at": "2026-01-01", "after": 0},
          ["links_out", "links_in"]),
         ("newest_change", {}, ["changes_visible"]),
         ("changed_links", {"since": "999999:999999:"}, ["changes_visible"]),

@@ -22,8 +22,12 @@ from sfm_graph.store import links, search
 
 T = TypeVar("T")
 
-# Read by one query.
-MAX_STEPS = 100_000
+# Steps read by one query: the driver takes the whole answer over at once, some 5 ms.
+PAGE = 8_000
+# Memories whose steps are read by one query, so that few pages sort the same steps again.
+MEMORIES_AT_ONCE = 500
+# Steps of a frontier where the first of them will do.
+MAX_STEPS = 50_000
 # Links that a walk in SQL reads in all.
 MAX_READ = 1_000_000
 # Memories that a walk in SQL numbers.
@@ -92,19 +96,29 @@ class SqlGround:
     async def _rows(
         self, frontier: list[int], walk: WalkFilter, work: Work, *, partly: bool
     ) -> tuple[list[links.Step], bool]:
-        """Steps out of memories, and whether there are more. Read by halves where one query would give too many."""
-        rows = await links.steps_from(
-            self._view.session, self._namespace.id, frontier, walk, self._moment, MAX_STEPS + 1
-        )
-        work.spend(min(len(rows), MAX_STEPS))
-        if len(rows) <= MAX_STEPS or partly:
-            return rows[:MAX_STEPS], len(rows) > MAX_STEPS
-        if len(frontier) == 1:
-            raise WalkTooLarge(f"the walk meets a memory with more than {MAX_STEPS} links; narrow types or where")
-        middle = len(frontier) // 2
-        first, _ = await self._rows(frontier[:middle], walk, work, partly=False)
-        second, _ = await self._rows(frontier[middle:], walk, work, partly=False)
-        return first + second, False
+        """Steps out of memories, and whether there are more: `partly` the first by link id, else all."""
+        if partly:
+            return await self._pages(frontier, walk, work, most=MAX_STEPS)
+        rows: list[links.Step] = []
+        for start in range(0, len(frontier), MEMORIES_AT_ONCE):
+            found, _ = await self._pages(frontier[start : start + MEMORIES_AT_ONCE], walk, work, most=MAX_READ)
+            rows += found
+        return rows, False
+
+    async def _pages(
+        self, frontier: list[int], walk: WalkFilter, work: Work, *, most: int
+    ) -> tuple[list[links.Step], bool]:
+        rows: list[links.Step] = []
+        while len(rows) <= most:
+            page = await links.steps_from(
+                self._view.session, self._namespace.id, frontier, walk, self._moment,
+                after=rows[-1].link_id if rows else 0, limit=PAGE,
+            )  # fmt: skip
+            work.spend(len(page))
+            rows += page
+            if len(page) < PAGE:
+                break
+        return rows[:most], len(rows) > most
 
     def _columns(self, rows: Sequence[links.Step]) -> ReadSteps:
         for row in rows:

@@ -155,13 +155,27 @@ class Step(NamedTuple):
 
 
 async def steps_from(
-    session: ReadSession, namespace_id: int, frontier: Iterable[int], walk: WalkFilter, at: datetime, limit: int
+    session: ReadSession,
+    namespace_id: int,
+    frontier: Iterable[int],
+    walk: WalkFilter,
+    at: datetime,
+    *,
+    after: int,
+    limit: int,
 ) -> list[Step]:
-    """Steps out of a frontier in link id order, at most `limit`; links valid at a time only, whatever `where`."""
+    """Steps out of a frontier in link id order behind link `after`, at most `limit`: links valid at a time."""
     # As text: a list of 100,000 takes the driver 90 ms, in which nothing else runs.
     ids = "{" + ",".join(map(str, frontier)) + "}"
     return await session.mapped(
-        "steps_from", Step._make, namespace_id=namespace_id, frontier=ids, at=at, limit=limit, **_walk(walk)
+        "steps_from",
+        Step._make,
+        namespace_id=namespace_id,
+        frontier=ids,
+        at=at,
+        after=after,
+        limit=limit,
+        **_walk(walk),
     )
 
 

@@ -87,12 +87,12 @@ from unnest(%(ids)s::bigint[]) as o (memory_id), lateral (
 select e.source_id as origin, e.id, e.target_id as reached, e.weight, e.type from links e
 where e.namespace_id = %(namespace_id)s and e.source_id = any(%(frontier)s::bigint[]) and %(outward)s
   and (%(types)s::text[] is null or e.type = any(%(types)s))
-  and e.valid_from <= %(at)s and e.valid_to > %(at)s
+  and e.valid_from <= %(at)s and e.valid_to > %(at)s and e.id > %(after)s
 union all
 select e.target_id, e.id, e.source_id, e.weight, e.type from links e
 where e.namespace_id = %(namespace_id)s and e.target_id = any(%(frontier)s::bigint[]) and %(inward)s
   and (%(types)s::text[] is null or e.type = any(%(types)s))
-  and e.valid_from <= %(at)s and e.valid_to > %(at)s
+  and e.valid_from <= %(at)s and e.valid_to > %(at)s and e.id > %(after)s
 order by 2 limit %(limit)s;
 
 -- name: link_export
