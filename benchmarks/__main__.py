@@ -12,6 +12,7 @@ NAMES = {
     "ingest": "POST /import of memories and links: rate, growth, memory; and with given vectors",
     "remember": "single POST /remember against its bare SQL transaction",
     "recall": "GraphQL recall of 10 explained hits beside small namespaces, against the bare pgvector scan",
+    "recall_rules": "the rules that recall is built towards, on questions with known answers",
     "graph": "walks and paths on power-law graphs, against recursive SQL, NetworkX, igraph and Ladybug",
 }
 
