@@ -70,7 +70,10 @@ class Walks:
         wanted = None
         if where != EVERYTHING:
             if view is None:
-                raise InvalidInput("a filter on memories needs a view")
+                async with self._views.open() as opened:
+                    return await self.reach(
+                        opened, namespace, start, walk, hops=hops, limit=limit, where=where, after=after
+                    )
             wanted = await self._matching(view, namespace, where)
         return await self.runner.run(
             view, namespace, [start], walk,
@@ -193,6 +196,7 @@ class Walks:
         if view is None:
             async with self._views.open() as opened:
                 return await self._rank_all(opened, namespace, query)
+        await view.existing_namespace(namespace)
         ground = await self.runner.ground(view, namespace, query.walk)
         if not isinstance(ground, HotGround):
             raise WalkTooLarge("the namespace exceeds SFM_HOT_BUDGET_BYTES, so its memories cannot be ranked")

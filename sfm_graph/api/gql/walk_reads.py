@@ -52,10 +52,7 @@ async def counts(context: Context, around: "walk_connections.Around") -> list[in
         found = await context.services.walks.reach_count(
             view, around.namespace, around.ref, around.walk, hops=around.hops
         )
-    reached = found.answer
-    while reached and reached[-1] == 0:
-        reached.pop()
-    return reached
+    return found.answer
 
 
 async def path(
