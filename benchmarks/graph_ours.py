@@ -60,7 +60,7 @@ class Ours:
         found = await self._walks.rank(None, NAMESPACE, [self._refs[one] for one in seeds], query)
         return [self._places[one] for one in found.ids.tolist()]
 
-    async def hydrated(self, node: int, limit: int) -> int:
+    async def read_neighbours(self, node: int, limit: int) -> int:
         """The neighbours as memories and links, read in the same snapshot."""
         async with self._services.views.open() as view:
             found = await self._services.traversal.neighbours(

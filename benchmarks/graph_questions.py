@@ -8,6 +8,7 @@ is a place in `Graph.memory_ids`.
     three_hops(node)      number of other memories within 3 links
     shortest(a, b)        links of a path with the fewest, or None
     cheapest(a, b)        sum of weights of a path with the least, or None
+    read_neighbours(node, 50)  how many of these it read whole, memories and links; ours only
     pagerank(seeds)       the 20 nodes of highest personalised PageRank; damping 0.85, a link is taken in
                           proportion to its strength 1 / (1 + weight); overlaps are reported, not checked
 """
@@ -26,7 +27,7 @@ SEEDS = 10
 TOP = 20
 DAMPING = 0.85
 
-OPERATIONS = ("neighbours", "two_hops", "three_hops", "shortest", "cheapest", "pagerank")
+OPERATIONS = ("neighbours", "two_hops", "three_hops", "shortest", "cheapest", "pagerank", "read_neighbours")
 
 
 class Unfinished(Exception):
@@ -49,7 +50,7 @@ def questions(graph: Graph, operation: str, count: int, seed: int) -> list[Quest
     """`count` questions, the same for the same seed; half of the nodes drawn by degree, half uniformly."""
     chosen = np.random.default_rng([seed, OPERATIONS.index(operation)])
     asked: list[tuple[Any, ...]]
-    if operation == "neighbours":
+    if operation in ("neighbours", "read_neighbours"):
         asked = [(node, FIRST_LINKS) for node in _nodes(graph, count, chosen).tolist()]
     elif operation in ("two_hops", "three_hops"):
         asked = [(node,) for node in _nodes(graph, count, chosen).tolist()]

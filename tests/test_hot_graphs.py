@@ -17,6 +17,7 @@ from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.domain.walk import PathMode, RankBy, RankQuery, WalkFilter
 from sfm_graph.domain.where import parse_link_where
 from sfm_graph.errors import MemoryNotFound, WalkTooLarge
+from sfm_graph.hot.walks import several
 from sfm_graph.runtime import open_runtime
 from sfm_graph.services import sql_ground
 from sfm_graph.services.links import LinkRequest
@@ -422,3 +423,25 @@ def test_a_snapshot_covers_a_transaction_when_nothing_up_to_it_is_unseen() -> No
     # 8 was still running: it may have committed since, before or after 9 did.
     assert not busy.covers(9)
     assert not busy.covers(8)
+
+
+async def test_a_search_through_dead_ends_ends_at_its_deadline_in_sql_as_in_memory(
+    services: Services, cold_services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0 -> 1 -> 2, and 1 is joined to a clique without another way to 2: only dead ends are left once all is read."""
+    monkeypatch.setattr(several, "STEPS_PER_REQUEST", 50)
+    name, refs = await _namespace(services, 16)
+    clique = [(one, other) for one in range(3, 16) for other in (1, *range(3, 16)) if one != other]
+    requests = [
+        LinkRequest({"key": f"n{source}"}, {"key": f"n{target}"}, {"type": "a"})
+        for source, target in [(0, 1), (1, 2), (1, 3), *clique]
+    ]
+    await services.links.link_many(name, requests)
+    for asked in services, cold_services:
+        asked.walks.runner.deadline_seconds = 0.3
+        with pytest.raises(WalkTooLarge, match="time"):
+            async with asyncio.timeout(10):
+                await asked.walks.paths(
+                    None, name, (refs[0], refs[2]), WalkFilter(Direction.BOTH), mode=PathMode.SIMPLE, count=50,
+                    weighted=False, max_hops=16,
+                )  # fmt: skip

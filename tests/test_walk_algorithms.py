@@ -30,7 +30,7 @@ from sfm_graph.hot.walks.fewest import fewest, trails
 from sfm_graph.hot.walks.pagerank import DAMPING, Ranked, personalised_pagerank
 from sfm_graph.hot.walks.reach import Reached, Region, reach, reach_count, region
 from sfm_graph.hot.walks.similarity import Measure, similar
-from sfm_graph.hot.walks.trail import Trail
+from sfm_graph.hot.walks.trail import NodeTrail
 
 T = TypeVar("T")
 
@@ -188,7 +188,7 @@ def nodes_of(graph: HotGraph, memories: Sequence[int]) -> np.ndarray:
 def answer(graph: HotGraph, found: object) -> object:
     """An answer without node numbers, comparable."""
     match found:
-        case Trail():
+        case NodeTrail():
             return graph.ids(np.array(found.nodes, np.int32)).tolist(), found.links, found.weights
         case Reached():
             return found.ids.tolist(), found.links.tolist(), found.hops.tolist(), found.truncated
@@ -220,7 +220,7 @@ def run(case: Case, algorithm: Callable[[HotGraph], Walking[T]], work: Work | No
     return graph, result
 
 
-def check_trail(case: Case, graph: HotGraph, trail: Trail, start: int, goal: int) -> None:
+def check_trail(case: Case, graph: HotGraph, trail: NodeTrail, start: int, goal: int) -> None:
     """It is a simple path of the case's steps."""
     memories = graph.ids(np.array(trail.nodes, np.int32)).tolist()
     assert (memories[0], memories[-1]) == (start, goal)
@@ -324,7 +324,7 @@ def test_a_region_is_the_induced_subgraph_of_the_nearest(
 def test_all_shortest_paths_are_complete_and_in_link_order(
     case: Case, start: int, goal: int, max_hops: int, count: int
 ) -> None:
-    def all_of(graph: HotGraph) -> Walking[list[Trail] | None]:
+    def all_of(graph: HotGraph) -> Walking[list[NodeTrail] | None]:
         stages = yield from fewest(graph, node_of(graph, start), node_of(graph, goal), max_hops)
         return None if stages is None else list(trails(stages, node_of(graph, start)))
 
@@ -346,7 +346,7 @@ def test_all_shortest_paths_are_complete_and_in_link_order(
     assert [trail.links for trail in first] == expected[:count]
 
 
-def weights_of(case: Case, trail: Trail) -> tuple[float, ...]:
+def weights_of(case: Case, trail: NodeTrail) -> tuple[float, ...]:
     weights = {edge.link: edge.weight for edge in case.edges}
     return tuple(weights[link] for link in trail.links)
 
@@ -443,10 +443,12 @@ def test_the_k_shortest_are_the_first_simple_paths(
             check_trail(case, graph, trail._replace(weights=weights_of(case, trail)), start, goal)
     assert [trail.weights for trail in run(
         case, lambda one: several.simple_paths(one, node_of(one, start), node_of(one, goal), count, max_hops)
-    )[1]] == [tuple(weights_of(case, Trail((), links))) for _, links in expected[:count]]  # fmt: skip
+    )[1]] == [tuple(weights_of(case, NodeTrail((), links))) for _, links in expected[:count]]  # fmt: skip
 
 
-def _shortest_unweighted(graph: HotGraph, start: int, goal: int, count: int, max_hops: int) -> Walking[list[Trail]]:
+def _shortest_unweighted(
+    graph: HotGraph, start: int, goal: int, count: int, max_hops: int
+) -> Walking[list[NodeTrail]]:
     return several.shortest_k(graph, start, goal, count, max_hops, weighted=False)
 
 

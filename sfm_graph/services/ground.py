@@ -72,9 +72,9 @@ class HotGround:
         """The graph with a node for each of the memories, also for those without links."""
         nodes = self.graph.find(ids)
         if nodes.min(initial=0) >= 0:
-            return self.graph, nodes.astype(np.int64)
+            return self.graph, nodes
         graph = replace(self.graph, nodes=self.graph.nodes.extended(ids))
-        return graph, graph.find(ids).astype(np.int64)
+        return graph, graph.find(ids)
 
     def type_names(self, codes: Ints) -> list[str]:
         names = list(self.graph.types)

@@ -79,6 +79,8 @@ class SqlGround:
             return answer
 
     async def _steps(self, request: Expand, work: Work) -> ReadSteps:
+        # Also for an empty frontier, by which an algorithm asks whether it may go on.
+        work.spend(0)
         walk = replace(self._walk, direction=_direction(self._walk.direction, request.along))
         rows, cut = await self._rows(self.ids(request.frontier).tolist(), walk, work, partly=request.partly)
         if self._walk.where != EVERYTHING:

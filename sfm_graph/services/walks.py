@@ -21,7 +21,7 @@ from sfm_graph.hot.walks.fewest import fewest, trails
 from sfm_graph.hot.walks.pagerank import Ranked, personalised_pagerank
 from sfm_graph.hot.walks.reach import Reached, reach, reach_count, region
 from sfm_graph.hot.walks.similarity import Measure, similar
-from sfm_graph.hot.walks.trail import Trail as NodeTrail
+from sfm_graph.hot.walks.trail import NodeTrail
 from sfm_graph.services.ground import HotGround
 from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.view import View, Views
@@ -36,6 +36,7 @@ MAX_SUBGRAPH_LINKS = 100_000
 # A personalised PageRank looks at so many links: 0.98 of the exact top 20 on a power-law graph of 1M links walked
 # both ways, 0.93 or more walked one way or filtered.
 PAGERANK_LINKS = 30_000
+NOT_IN_MEMORY = "only namespaces in memory are ranked: this one exceeds SFM_HOT_BUDGET_BYTES, or is being loaded"
 _MEASURES = {RankBy.JACCARD: Measure.JACCARD, RankBy.ADAMIC_ADAR: Measure.ADAMIC_ADAR}
 
 
@@ -183,7 +184,7 @@ class Walks:
 
         def algorithm(graph: Numbered, nodes: Ints) -> Walking[Ranked]:
             if not isinstance(graph, HotGraph):
-                raise WalkTooLarge("the namespace exceeds SFM_HOT_BUDGET_BYTES, so its memories cannot be ranked")
+                raise WalkTooLarge(NOT_IN_MEMORY)
             nodes = np.unique(nodes)
             if query.by is RankBy.PAGERANK:
                 degrees = graph.degrees(query.walk.direction, exact=query.walk.is_plain)
@@ -199,7 +200,7 @@ class Walks:
         await view.existing_namespace(namespace)
         ground = await self.runner.ground(view, namespace, query.walk)
         if not isinstance(ground, HotGround):
-            raise WalkTooLarge("the namespace exceeds SFM_HOT_BUDGET_BYTES, so its memories cannot be ranked")
+            raise WalkTooLarge(NOT_IN_MEMORY)
         return await self._whole.rank(
             ground.graph, ground.lens, query.by, limit=query.first, seconds=self.runner.deadline_seconds
         )

@@ -13,7 +13,7 @@ from sfm_graph.domain.identity import LinkId, MemoryId
 from sfm_graph.domain.link import Direction, Link
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.domain.where import Where
-from sfm_graph.store.database import ReadSession, Session, WriteSession
+from sfm_graph.store.database import ReadSession, Row, Session, WriteSession
 from sfm_graph.store.rows import link_from_row
 from sfm_graph.store.where import links_of_memories
 
@@ -138,10 +138,7 @@ async def of_memories(
     rows = await session.rows(
         "links_of_memories", namespace_id=namespace_id, ids=list(ids), after=after, limit=limit, **_walk(walk)
     )
-    found: dict[MemoryId, list[Link]] = defaultdict(list)
-    for memory_id, *row in rows:
-        found[memory_id].append(link_from_row(namespace, row))
-    return found
+    return _by_memory(namespace, rows)
 
 
 class Step(NamedTuple):
@@ -198,7 +195,12 @@ async def kept_of_memories(
     limit: int,
 ) -> dict[MemoryId, list[Link]]:
     """As `of_memories`, of the links that a filter keeps."""
+    rows = await session.dynamic(*links_of_memories(namespace_id, where, ids, walk, after, limit))
+    return _by_memory(namespace, rows)
+
+
+def _by_memory(namespace: str, rows: Iterable[Row]) -> dict[MemoryId, list[Link]]:
     found: dict[MemoryId, list[Link]] = defaultdict(list)
-    for memory_id, *row in await session.dynamic(*links_of_memories(namespace_id, where, ids, walk, after, limit)):
+    for memory_id, *row in rows:
         found[memory_id].append(link_from_row(namespace, row))
     return found

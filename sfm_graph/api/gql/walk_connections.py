@@ -53,7 +53,7 @@ class NeighborConnection:
         description="Whether the walk met its bounds on links or time, so that memories are missing behind this page."
     )
     hot: bool = strawberry.field(
-        description="Whether the walk was made in memory; false: by queries, the namespace exceeds the memory budget."
+        description="Whether the walk was made in memory; false: by queries, it is too large or just loaded."
     )
 
     @classmethod

@@ -35,7 +35,7 @@ class Path:
     links: list[LazyLink] = strawberry.field(description="The links between them, in order.")
     cost: float = strawberry.field(description="The sum of weights, or without `weighted` the number of links.")
     hot: bool = strawberry.field(
-        description="Whether it was found in memory; false: by queries, the namespace exceeds the memory budget."
+        description="Whether it was found in memory; false: by queries, it is too large or just loaded."
     )
 
     @classmethod
@@ -60,7 +60,7 @@ class Subgraph:
         description="Whether `limit` or a bound of the walk, on links or time, cut something off."
     )
     hot: bool = strawberry.field(
-        description="Whether the walk was made in memory; false: by queries, the namespace exceeds the memory budget."
+        description="Whether the walk was made in memory; false: by queries, it is too large or just loaded."
     )
 
     @classmethod

@@ -166,7 +166,7 @@ class NumberedLinks:
 
 
 def build_adjacency(links: NumberedLinks, node_count: int) -> Adjacency:
-    """An adjacency of the links. O(n log n), about 0.1 us a link."""
+    """An adjacency of the links. O(n log n), about 0.2 us a link."""
     by_source = _order(links.sources)
     place_of = np.empty(len(links.ids), np.int32)
     place_of[by_source] = np.arange(len(by_source), dtype=np.int32)
@@ -230,7 +230,7 @@ def _or_full(column: Ints | None, one: Adjacency, value: int) -> Ints:
 
 
 def _order(nodes: Nodes32) -> Ints:
-    """The stable order of nodes. Distinct keys let the quicker unstable sort do: 12 ms a million instead of 75."""
+    """The stable order of nodes. Distinct keys let the quicker unstable sort do: 57 ms a million, not 77."""
     places = np.arange(len(nodes), dtype=np.int64)
     return np.sort((nodes.astype(np.int64) << 32) | places) & 0xFFFFFFFF
 

@@ -12,7 +12,7 @@ from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 from sfm_graph.hot.walks.expansion import Along, Expand, Numbered, Walking
 from sfm_graph.hot.walks.hop_bound import cheapest_within
-from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, Trail
+from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, NodeTrail
 
 # Fewer nodes in a batch would be slower by numpy's cost per call than by the needless work of larger ones.
 BATCH = 24
@@ -20,10 +20,10 @@ BATCH = 24
 
 def cheapest(
     graph: Numbered, start: int, goal: int, max_hops: int, barred: Barred = NOTHING_BARRED
-) -> Walking[Trail | None]:
+) -> Walking[NodeTrail | None]:
     """A path with the least sum of weights among those of at most `max_hops` links; None when there is none."""
     if start == goal:
-        return Trail((start,), ())
+        return NodeTrail((start,), ())
     ahead = _Side(graph.size, start, Along.FORWARDS, barred)
     behind = _Side(graph.size, goal, Along.BACKWARDS, barred)
     side, other = ahead, behind
@@ -121,7 +121,7 @@ class _Side:
         self.is_open[self.improved] = True
         self.touched.append(self.improved)
 
-    def trail(self, node: int) -> Trail:
+    def trail(self, node: int) -> NodeTrail:
         """From `node` back to where this side began."""
         nodes, links, weights = [node], [], []
         while node != self.start:
@@ -129,10 +129,10 @@ class _Side:
             weights.append(float(self.weight[node]))
             node = int(self.parent[node])
             nodes.append(node)
-        return Trail(tuple(nodes), tuple(links), tuple(weights))
+        return NodeTrail(tuple(nodes), tuple(links), tuple(weights))
 
 
-def _joined(graph: Numbered, ahead: _Side, behind: _Side) -> Trail | None:
+def _joined(graph: Numbered, ahead: _Side, behind: _Side) -> NodeTrail | None:
     """The best path over a node that both sides have met; ties by links, then memory id."""
     nodes = np.concatenate(ahead.touched)
     totals = ahead.cost[nodes] + behind.cost[nodes]
@@ -141,7 +141,7 @@ def _joined(graph: Numbered, ahead: _Side, behind: _Side) -> Trail | None:
         return None
     node = int(met[np.lexsort((graph.ids(met), ahead.hops[met] + behind.hops[met]))[0]])
     first, second = ahead.trail(node), behind.trail(node)
-    return Trail(
+    return NodeTrail(
         (*first.nodes[::-1], *second.nodes[1:]),
         (*first.links[::-1], *second.links),
         (*first.weights[::-1], *second.weights),

@@ -13,7 +13,7 @@ import numpy as np
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.graph.steps import Steps
 from sfm_graph.hot.walks.expansion import Along, Expand, Marks, Numbered, Walking
-from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, Trail
+from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, NodeTrail
 
 _UNMET, _AHEAD, _BEHIND, _CHOSEN, _UNCHOSEN, _BARRED = 0, 1, 2, 4, 3, 255
 
@@ -74,10 +74,10 @@ def fewest(
     return None
 
 
-def trails(stages: Sequence[Stage], start: int) -> Iterator[Trail]:
+def trails(stages: Sequence[Stage], start: int) -> Iterator[NodeTrail]:
     """The paths that the stages hold, in order of their link ids from the start; there may be very many."""
     if not stages:
-        yield Trail((start,), ())
+        yield NodeTrail((start,), ())
         return
     # Depth first: one iterator over the links that leave the last node of each prefix.
     nodes, links = [start], list[int]()
@@ -92,7 +92,7 @@ def trails(stages: Sequence[Stage], start: int) -> Iterator[Trail]:
             continue
         link, to = step
         if len(open_links) == len(stages):
-            yield Trail((*nodes, to), (*links, link))
+            yield NodeTrail((*nodes, to), (*links, link))
         else:
             nodes.append(to)
             links.append(link)

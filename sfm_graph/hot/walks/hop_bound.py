@@ -5,13 +5,15 @@ import numpy as np
 from sfm_graph.hot.graph.adjacency import Floats
 from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.walks.expansion import Expand, Numbered, Walking
-from sfm_graph.hot.walks.trail import Barred, Trail
+from sfm_graph.hot.walks.trail import Barred, NodeTrail
 
 # Nodes that improved in a round, ascending, with the node and the link that they were reached by.
 _Round = tuple[Ints, Ints, Ints, Floats]
 
 
-def cheapest_within(graph: Numbered, start: int, goal: int, max_hops: int, barred: Barred) -> Walking[Trail | None]:
+def cheapest_within(
+    graph: Numbered, start: int, goal: int, max_hops: int, barred: Barred
+) -> Walking[NodeTrail | None]:
     """As `cheapest`, whatever a path with more links would cost. O(max_hops x links) at worst."""
     cost = np.full(graph.size, np.inf)
     cost[barred.nodes] = -np.inf
@@ -38,7 +40,7 @@ def cheapest_within(graph: Numbered, start: int, goal: int, max_hops: int, barre
     return _trail(rounds, start, goal) if np.isfinite(cost[goal]) else None
 
 
-def _trail(rounds: list[_Round], start: int, goal: int) -> Trail:
+def _trail(rounds: list[_Round], start: int, goal: int) -> NodeTrail:
     nodes, links, weights = [goal], [], []
     for reached, origins, link_ids, link_weights in reversed(rounds):
         if nodes[-1] == start:
@@ -49,4 +51,4 @@ def _trail(rounds: list[_Round], start: int, goal: int) -> Trail:
             links.append(int(link_ids[at]))
             weights.append(float(link_weights[at]))
             nodes.append(int(origins[at]))
-    return Trail(tuple(nodes[::-1]), tuple(links[::-1]), tuple(weights[::-1]))
+    return NodeTrail(tuple(nodes[::-1]), tuple(links[::-1]), tuple(weights[::-1]))

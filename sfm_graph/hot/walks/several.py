@@ -15,16 +15,16 @@ from sfm_graph.hot.graph.nodes import Ints
 from sfm_graph.hot.walks.cheapest import cheapest
 from sfm_graph.hot.walks.expansion import Along, Expand, Numbered, Walking
 from sfm_graph.hot.walks.fewest import fewest, trails
-from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, Trail
+from sfm_graph.hot.walks.trail import NOTHING_BARRED, Barred, NodeTrail
 
 # So many steps of a search through known links, about a millisecond, before it asks whether it may go on.
 STEPS_PER_REQUEST = 2_000
 
 # Finds the best path from a node to the goal in at most so many links, without what is barred.
-_Search = Callable[[int, int, Barred], Walking[Trail | None]]
+_Search = Callable[[int, int, Barred], Walking[NodeTrail | None]]
 
 
-def all_shortest(graph: Numbered, start: int, goal: int, count: int, max_hops: int) -> Walking[list[Trail]]:
+def all_shortest(graph: Numbered, start: int, goal: int, count: int, max_hops: int) -> Walking[list[NodeTrail]]:
     """The first `count` of the paths with the fewest links."""
     stages = yield from fewest(graph, start, goal, max_hops)
     return [] if stages is None else list(islice(trails(stages, start), count))
@@ -32,12 +32,12 @@ def all_shortest(graph: Numbered, start: int, goal: int, count: int, max_hops: i
 
 def shortest_k(
     graph: Numbered, start: int, goal: int, count: int, max_hops: int, *, weighted: bool
-) -> Walking[list[Trail]]:
+) -> Walking[list[NodeTrail]]:
     """The `count` shortest simple paths: Yen 1971, each search from both ends."""
     search = _cheapest_to(graph, goal) if weighted else _fewest_to(graph, goal)
     best = yield from search(start, max_hops, NOTHING_BARRED)
-    found: list[Trail] = [best] if best is not None else []
-    waiting: list[tuple[float, int, tuple[int, ...], Trail]] = []
+    found: list[NodeTrail] = [best] if best is not None else []
+    waiting: list[tuple[float, int, tuple[int, ...], NodeTrail]] = []
     known = {trail.links for trail in found}
     while found and len(found) < count and found[-1].links:
         yield from _branch(search, found, max_hops, waiting, known, weighted=weighted)
@@ -47,15 +47,15 @@ def shortest_k(
     return found
 
 
-def simple_paths(graph: Numbered, start: int, goal: int, count: int, max_hops: int) -> Walking[list[Trail]]:
+def simple_paths(graph: Numbered, start: int, goal: int, count: int, max_hops: int) -> Walking[list[NodeTrail]]:
     """The first `count` simple paths of at most `max_hops` links: depth first for each length in turn.
 
     A branch is left as soon as the goal is farther away than there are links to go.
     """
     if start == goal:
-        return [Trail((start,), ())]
+        return [NodeTrail((start,), ())]
     away = yield from _distances(graph, goal, max_hops)
-    found: list[Trail] = []
+    found: list[NodeTrail] = []
     known: dict[int, list[tuple[int, int, float]]] = {}
     for length in range(int(away[start]), max_hops + 1):
         yield from _of_length(graph, start, goal, length, away, known, found, count)
@@ -66,9 +66,9 @@ def simple_paths(graph: Numbered, start: int, goal: int, count: int, max_hops: i
 
 def _branch(
     search: _Search,
-    found: Sequence[Trail],
+    found: Sequence[NodeTrail],
     max_hops: int,
-    waiting: list[tuple[float, int, tuple[int, ...], Trail]],
+    waiting: list[tuple[float, int, tuple[int, ...], NodeTrail]],
     known: set[tuple[int, ...]],
     *,
     weighted: bool,
@@ -82,21 +82,21 @@ def _branch(
         rest = yield from search(last.nodes[at], max_hops - at, barred)
         if rest is None or (*root, *rest.links) in known:
             continue
-        trail = Trail(last.nodes[:at] + rest.nodes, root + rest.links, last.weights[:at] + rest.weights)
+        trail = NodeTrail(last.nodes[:at] + rest.nodes, root + rest.links, last.weights[:at] + rest.weights)
         known.add(trail.links)
         order = (trail.cost if weighted else 0.0, len(trail.links), trail.links)
         heapq.heappush(waiting, (*order, trail))
 
 
 def _cheapest_to(graph: Numbered, goal: int) -> _Search:
-    def search(start: int, max_hops: int, barred: Barred) -> Walking[Trail | None]:
+    def search(start: int, max_hops: int, barred: Barred) -> Walking[NodeTrail | None]:
         return (yield from cheapest(graph, start, goal, max_hops, barred))
 
     return search
 
 
 def _fewest_to(graph: Numbered, goal: int) -> _Search:
-    def search(start: int, max_hops: int, barred: Barred) -> Walking[Trail | None]:
+    def search(start: int, max_hops: int, barred: Barred) -> Walking[NodeTrail | None]:
         stages = yield from fewest(graph, start, goal, max_hops, barred)
         return None if stages is None else next(trails(stages, start))
 
@@ -124,7 +124,7 @@ def _of_length(
     length: int,
     away: Ints,
     known: dict[int, list[tuple[int, int, float]]],
-    found: list[Trail],
+    found: list[NodeTrail],
     count: int,
 ) -> Walking[None]:
     nodes, taken = [start], list[tuple[int, float]]()
@@ -147,7 +147,7 @@ def _of_length(
         left = length - len(nodes)
         if to == goal and left == 0:
             links, weights = zip(*taken, (link, weight), strict=True)
-            found.append(Trail((*nodes, to), links, weights))
+            found.append(NodeTrail((*nodes, to), links, weights))
         elif to != goal and away[to] <= left and to not in nodes:
             yield from _learn(to, known)
             nodes.append(to)

@@ -8,7 +8,7 @@ import numpy as np
 from sfm_graph.hot.graph.nodes import Ints
 
 
-class Trail(NamedTuple):
+class NodeTrail(NamedTuple):
     """n + 1 nodes joined by n links, with the links' weights."""
 
     nodes: tuple[int, ...]
