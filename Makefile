@@ -38,7 +38,7 @@ bench: $(stamp) ## benchmarks, as JSON
 	@$(bin)/python -m benchmarks $(ARGS)
 
 lock: $(stamp) ## resolve requirements.txt again from pyproject.toml (ARGS=--upgrade for newer releases)
-	@PATH="$$PATH:$(bin)" uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	@PATH="$$PATH:$(bin)" uv pip compile pyproject.toml --extra fastembed --group dev --universal --python-version 3.11 \
 	    --custom-compile-command 'make lock' --quiet --output-file requirements.txt $(ARGS)
 
 clean: ## remove .venv, caches and builds; never data

@@ -49,9 +49,12 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: An
 
 
 @contextmanager
-def serving(**settings: str) -> Iterator[Service]:
-    """Start a service, stop it and remove its data at the end. Settings are environment variables."""
-    data_dir = Path(tempfile.mkdtemp(prefix="sfm-bench-"))
+def serving(kept_data_dir: Path | None = None, /, **settings: str) -> Iterator[Service]:
+    """Start a service and stop it at the end. Its data is removed then, but for a data directory that is given.
+
+    Settings are environment variables.
+    """
+    data_dir = kept_data_dir or Path(tempfile.mkdtemp(prefix="sfm-bench-"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,7 +68,8 @@ def serving(**settings: str) -> Iterator[Service]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
-        shutil.rmtree(data_dir, ignore_errors=True)
+        if kept_data_dir is None:
+            shutil.rmtree(data_dir, ignore_errors=True)
 
 
 def _wait_until_ready(service: Service, process: subprocess.Popen[bytes]) -> None:

@@ -24,7 +24,8 @@
     └── Unavailable                 503  unavailable
         ├── DatabaseUnavailable     503  database_unavailable
         ├── Overloaded              503  overloaded
-        └── EmbedderUnavailable     503  embedder_unavailable
+        ├── EmbedderUnavailable     503  embedder_unavailable
+        └── RerankerUnavailable     503  reranker_unavailable
 
 `SettingsError` stands apart: it stops the start and never reaches a caller.
 """
@@ -184,9 +185,15 @@ class Overloaded(Unavailable):
 
 
 class EmbedderUnavailable(Unavailable):
-    """The embedding model cannot be loaded or reached."""
+    """The embedding model cannot be loaded or reached, or gave wrong vectors."""
 
     code = "embedder_unavailable"
+
+
+class RerankerUnavailable(Unavailable):
+    """The reranker cannot be reached, or gave wrong scores."""
+
+    code = "reranker_unavailable"
 
 
 class DatabaseFailure(SfmError):

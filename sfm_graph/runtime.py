@@ -7,28 +7,42 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from psycopg.conninfo import make_conninfo
 
 from sfm_graph.adapters.embedders.hashing import HashingEmbedder
+from sfm_graph.adapters.embedders.onnx import OnnxEmbedder
+from sfm_graph.adapters.embedders.openai import OpenAiEmbedder
+from sfm_graph.adapters.embedders.sentence_transformers import SentenceTransformersEmbedder
+from sfm_graph.adapters.models.source import ModelSource
+from sfm_graph.adapters.rerankers.http import HttpReranker
+from sfm_graph.adapters.rerankers.onnx import OnnxReranker
 from sfm_graph.hot.cache import HotBudget, HotCache
 from sfm_graph.hot.graph.graph import HotGraph
-from sfm_graph.hot.text_index import TextIndex
+from sfm_graph.hot.text.index import TextIndex
 from sfm_graph.ports.embedder import Embedder
+from sfm_graph.ports.reranker import Reranker
+from sfm_graph.services.embedders import Embedders
 from sfm_graph.services.health import Health
 from sfm_graph.services.hot_graph import FreshGraphs, HotGraphs
 from sfm_graph.services.hot_text import HotText
 from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.linking.linking import Linking, installed_linkers
 from sfm_graph.services.links import Links
 from sfm_graph.services.maintenance import Maintenance
 from sfm_graph.services.memory_reads import MemoryReads
 from sfm_graph.services.memory_writes import MemoryWrites
 from sfm_graph.services.namespaces import Namespaces
-from sfm_graph.services.recall import Recalls
+from sfm_graph.services.recall.recalls import Recalls
+from sfm_graph.services.recall.reranking import Reranking
+from sfm_graph.services.reembed import Reembed
 from sfm_graph.services.registry import Services
+from sfm_graph.services.rewording import Rewording
+from sfm_graph.services.settling import Settling
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import Views
 from sfm_graph.services.walk_runner import WalkRunner
 from sfm_graph.services.walks import Walks
 from sfm_graph.services.whole_graph import WholeGraph
-from sfm_graph.settings import EmbedderKind, Settings
+from sfm_graph.services.windows import Windows
+from sfm_graph.settings import EmbedderKind, RerankerKind, Settings
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
 from sfm_graph.store.migrations import ensure_database, migrate
@@ -40,7 +54,8 @@ EMBEDDED_DATABASE = "sfm"
 async def open_runtime(settings: Settings, *, maintenance: bool = True) -> AsyncIterator[Services]:
     """Start what the settings ask for: database, migrations, pool, embedder, background work.
 
-    Raises DatabaseUnavailable. `maintenance` False leaves background work to other processes.
+    Raises DatabaseUnavailable, EmbedderUnavailable, SettingsError. `maintenance` False leaves background work to
+    other processes.
     """
     async with AsyncExitStack() as stack:
         server = None
@@ -60,11 +75,14 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
         )
         stack.push_async_callback(database.close)
         await database.open()
-        embedder = make_embedder(settings)
-        stack.push_async_callback(embedder.aclose)
+        embedders = await make_embedders(settings)
+        stack.push_async_callback(embedders.aclose)
         whole_graph = WholeGraph()
         stack.push_async_callback(whole_graph.aclose)
-        services = compose(settings, database, embedder, whole_graph, server)
+        reranker = await make_reranker(settings)
+        if reranker is not None:
+            stack.push_async_callback(reranker.aclose)
+        services = compose(settings, database, embedders, reranker, whole_graph, server)
         if maintenance:
             await stack.enter_async_context(_running(services.maintenance))
         yield services
@@ -73,7 +91,8 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
 def compose(
     settings: Settings,
     database: Database,
-    embedder: Embedder,
+    embedders: Embedders,
+    reranker: Reranker | None,
     whole_graph: WholeGraph,
     server: EmbeddedServer | None,
 ) -> Services:
@@ -87,11 +106,14 @@ def compose(
     graphs = HotGraphs(hot_graphs, max_waiting=max_waiting)
     runner = WalkRunner(views, graphs, FreshGraphs(database, graphs), deadline_ms=settings.walk_deadline_ms)
     walks = Walks(views, runner, whole_graph)
-    indexing = Indexing(embedder)
-    memory_writes = MemoryWrites(database, indexing)
+    indexing = Indexing(embedders)
+    windows = Windows(database, indexing)
+    linking = Linking(installed_linkers())
+    memory_writes = MemoryWrites(database, indexing, Settling(windows, linking))
+    rewording = Rewording(database, indexing, windows, linking)
     links = Links(database)
     background = Maintenance(
-        database, indexing, tail=settings.vector_index_tail, interval_ms=settings.maintenance_interval_ms
+        database, indexing, windows, tail=settings.vector_index_tail, interval_ms=settings.maintenance_interval_ms
     )
     return Services(
         settings=settings,
@@ -99,21 +121,87 @@ def compose(
         memory_reads=MemoryReads(),
         memory_writes=memory_writes,
         links=links,
-        recalls=Recalls(indexing, HotText(hot_text, indexing, max_waiting=max_waiting)),
+        recalls=Recalls(
+            indexing,
+            HotText(hot_text, indexing, max_waiting=max_waiting),
+            runner,
+            Reranking(
+                reranker, candidates=settings.rerank_candidates, deadline_ms=settings.rerank_deadline_ms
+            ),
+        ),
         walks=walks,
         traversal=Traversal(walks),
         namespaces=Namespaces(database, {"text": hot_text, "graph": hot_graphs}),
         transfer=Transfer(memory_writes, links),
+        reembed=Reembed(database, indexing, windows, rewording, tail=settings.vector_index_tail),
         maintenance=background,
         health=Health(database, background, server),
     )
 
 
-def make_embedder(settings: Settings) -> Embedder:
-    """The embedder that the settings name."""
-    match settings.embedder:
-        case EmbedderKind.HASHING:
+async def make_embedders(settings: Settings) -> Embedders:
+    """The embedders that the settings name, opened. Raises SettingsError, EmbedderUnavailable."""
+    async with AsyncExitStack() as opened:
+        default = await make_embedder(settings)
+        opened.push_async_callback(default.aclose)
+        others = [await make_embedder(settings, old=True)] if settings.old_embedder else []
+        opened.pop_all()
+    return Embedders(default, [*others, HashingEmbedder()])
+
+
+async def make_embedder(settings: Settings, *, old: bool = False) -> Embedder:
+    """The embedder of new namespaces, or the one before it, opened. Raises SettingsError, EmbedderUnavailable."""
+    prefix = "old_embedding" if old else "embedding"
+    url, model, revision, api_key, dimension = (
+        getattr(settings, f"{prefix}_{name}") for name in ("url", "model", "revision", "api_key", "dimension")
+    )
+    variables = f"SFM_{prefix.upper()}"
+    source = ModelSource(
+        model or "",
+        revision,
+        allow_unpinned=settings.allow_unpinned_models,
+        model_variable=f"{variables}_MODEL",
+        revision_variable=f"{variables}_REVISION" if old else "SOMA_MODEL_REV",
+    )
+    match settings.old_embedder if old else settings.embedder:
+        case EmbedderKind.FASTEMBED:
+            return await OnnxEmbedder.open(source)
+        case EmbedderKind.SENTENCE_TRANSFORMERS:
+            return await SentenceTransformersEmbedder.open(source)
+        case EmbedderKind.OPENAI:
+            timeout_ms = settings.embedding_timeout_ms
+            return await OpenAiEmbedder.open(
+                url,
+                model,
+                revision=revision,
+                dimension=dimension,
+                api_key=api_key,
+                timeout_ms=timeout_ms,
+                key_variable=f"{variables}_API_KEY",
+            )
+        case EmbedderKind.HASHING | None:
             return HashingEmbedder()
+
+
+async def make_reranker(settings: Settings) -> Reranker | None:
+    """The reranker that the settings name, opened. Raises SettingsError."""
+    match settings.reranker:
+        case RerankerKind.NONE:
+            return None
+        case RerankerKind.ONNX:
+            return await OnnxReranker.open(
+                ModelSource(
+                    settings.reranker_model or "",
+                    settings.reranker_revision,
+                    allow_unpinned=settings.allow_unpinned_models,
+                    model_variable="SFM_RERANKER_MODEL",
+                    revision_variable="SFM_RERANKER_REVISION",
+                )
+            )
+        case RerankerKind.HTTP:
+            return HttpReranker.open(
+                settings.reranker_url or "", settings.reranker_model, api_key=settings.reranker_api_key
+            )
 
 
 def external_conninfo(url: str, settings: Settings) -> str:

@@ -8,9 +8,10 @@ import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, cast
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfm_graph.errors import SettingsError
@@ -33,6 +34,21 @@ class EmbedderKind(StrEnum):
     """Which embedder turns text into vectors."""
 
     HASHING = "hashing"
+    FASTEMBED = "fastembed"
+    OPENAI = "openai"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+
+
+class RerankerKind(StrEnum):
+    """What reads the best memories of a recall once more, together with the query."""
+
+    NONE = "none"
+    ONNX = "onnx"
+    HTTP = "http"
+
+
+# As much as domain/validate.py lets a vector have.
+_MAX_DIMENSION = 4_000
 
 
 def _names(*names: str) -> AliasChoices:
@@ -68,6 +84,36 @@ class Settings(BaseSettings):
     )
 
     embedder: EmbedderKind = Field(EmbedderKind.HASHING, validation_alias=_names("SFM_EMBEDDER"))
+    embedding_model: str | None = Field(None, validation_alias=_names("SFM_EMBEDDING_MODEL", "SOMA_MODEL_NAME"))
+    embedding_revision: str | None = Field(None, validation_alias=_names("SOMA_MODEL_REV"))
+    embedding_url: str | None = Field(None, validation_alias=_names("SFM_EMBEDDING_URL"))
+    embedding_api_key: SecretStr | None = Field(None, validation_alias=_names("SFM_EMBEDDING_API_KEY"))
+    embedding_dimension: int | None = Field(
+        None, ge=1, le=_MAX_DIMENSION, validation_alias=_names("SFM_EMBEDDING_DIMENSION")
+    )
+    # One request with its retries. A model on a small machine takes seconds for 256 texts.
+    embedding_timeout_ms: int = Field(30_000, ge=10, validation_alias=_names("SFM_EMBEDDING_TIMEOUT_MS"))
+    # What a repository on a hub holds may change from one day to the next.
+    allow_unpinned_models: bool = Field(False, validation_alias=_names("SOMA_ALLOW_UNPINNED_HF"))
+
+    # The model that namespaces still have until `sfm reembed` has moved them.
+    old_embedder: EmbedderKind | None = Field(None, validation_alias=_names("SFM_OLD_EMBEDDER"))
+    old_embedding_model: str | None = Field(None, validation_alias=_names("SFM_OLD_EMBEDDING_MODEL"))
+    old_embedding_revision: str | None = Field(None, validation_alias=_names("SFM_OLD_EMBEDDING_REVISION"))
+    old_embedding_url: str | None = Field(None, validation_alias=_names("SFM_OLD_EMBEDDING_URL"))
+    old_embedding_api_key: SecretStr | None = Field(None, validation_alias=_names("SFM_OLD_EMBEDDING_API_KEY"))
+    old_embedding_dimension: int | None = Field(
+        None, ge=1, le=_MAX_DIMENSION, validation_alias=_names("SFM_OLD_EMBEDDING_DIMENSION")
+    )
+
+    reranker: RerankerKind = Field(RerankerKind.NONE, validation_alias=_names("SFM_RERANKER"))
+    reranker_model: str | None = Field(None, validation_alias=_names("SFM_RERANKER_MODEL"))
+    reranker_revision: str | None = Field(None, validation_alias=_names("SFM_RERANKER_REVISION"))
+    reranker_url: str | None = Field(None, validation_alias=_names("SFM_RERANKER_URL"))
+    reranker_api_key: SecretStr | None = Field(None, validation_alias=_names("SFM_RERANKER_API_KEY"))
+    # A small cross-encoder reads some 100 texts of 100 words a second on two cores.
+    rerank_candidates: int = Field(20, ge=1, le=100, validation_alias=_names("SFM_RERANK_CANDIDATES"))
+    rerank_deadline_ms: int = Field(300, ge=1, validation_alias=_names("SFM_RERANK_DEADLINE_MS"))
 
     # One import line or JSON body above this is refused before it is parsed.
     max_body_bytes: int = Field(64 * 1024**2, ge=1024, validation_alias=_names("SFM_MAX_BODY_BYTES"))
@@ -87,10 +133,47 @@ class Settings(BaseSettings):
             raise ValueError(f"POSTGRES_URL is required when MEMORY_MODE is {self.mode}")
         return self
 
+    @model_validator(mode="after")
+    def _models_are_named(self) -> Self:
+        _need("SFM_EMBEDDER", self.embedder, "SFM_EMBEDDING", self.embedding_model, self.embedding_url)
+        _need(
+            "SFM_OLD_EMBEDDER",
+            self.old_embedder,
+            "SFM_OLD_EMBEDDING",
+            self.old_embedding_model,
+            self.old_embedding_url,
+        )
+        if self.reranker is RerankerKind.ONNX and not self.reranker_model:
+            raise ValueError("SFM_RERANKER_MODEL is required when SFM_RERANKER is onnx")
+        if self.reranker is RerankerKind.HTTP and not self.reranker_url:
+            raise ValueError("SFM_RERANKER_URL is required when SFM_RERANKER is http")
+        return self
+
+    @field_validator("embedding_url", "old_embedding_url", "reranker_url")
+    @classmethod
+    def _is_plain_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must look like http://host:port/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a name or password, which has a setting of its own, ..._API_KEY")
+        return value
+
     @property
     def host_names(self) -> frozenset[str]:
         """The Host header names that are answered, lower case, without ports."""
         return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
+
+
+def _need(variable: str, kind: EmbedderKind | None, prefix: str, model: str | None, url: str | None) -> None:
+    if kind in (None, EmbedderKind.HASHING):
+        return
+    if not model:
+        raise ValueError(f"{prefix}_MODEL is required when {variable} is {kind}")
+    if kind is EmbedderKind.OPENAI and not url:
+        raise ValueError(f"{prefix}_URL is required when {variable} is {kind}")
 
 
 def load_settings(config: Path | None = None, **explicit: Any) -> Settings:

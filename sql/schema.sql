@@ -69,6 +69,8 @@ create table links (
     updated_at    timestamptz not null default now(),
     valid_from    timestamptz not null default '-infinity',
     valid_to      timestamptz not null default 'infinity',
+    -- The linker that made it; null for a caller's.
+    maker         text collate "C",
     primary key (namespace_id, id),
     foreign key (namespace_id, source_id) references memories (namespace_id, id),
     foreign key (namespace_id, target_id) references memories (namespace_id, id)
@@ -77,6 +79,8 @@ create table links (
 create unique index links_out on links (namespace_id, source_id, type, target_id, valid_from);
 -- The way into a memory.
 create index links_in on links (namespace_id, target_id, type, source_id);
+-- What a linker made out of a memory.
+create index links_made on links (namespace_id, maker, source_id) where maker is not null;
 
 -- Vectors: replaced, never updated, so that a part's row id tells whether an index range covers it.
 create sequence embedding_ids;
@@ -113,10 +117,38 @@ create table words (
     terms         sparsevec not null,
     -- '@<namespace>', each distinct word, and '=<stem>' for each stem that is not itself such a word.
     lexemes       tsvector not null,
+    -- Cues: the speaker as a name's id, the date packed as (year x 16 + month) x 32 + day, the place in a sequence.
+    author        bigint,
+    date          integer not null default 0,
+    sequence      text collate "C",
+    position      double precision not null default 0,
+    -- Ids of the names that the text says, known to anyone or not.
+    proper_names  bigint[] not null default '{}',
+    -- The words of its window, itself with its neighbours in a sequence; null for a window of one.
+    window_length integer,
+    window_terms  sparsevec,
+    window_due    bigint,
     primary key (namespace_id, memory_id)
 );
 -- Word-prefix search, and the candidates of lexical search in a namespace that is not hot.
-create index words_lexemes on words using gin (lexemes);
+-- Not by a list of pending entries: linkers search it once for each new name, and every search would read the list.
+create index words_lexemes on words using gin (lexemes) with (gin_pending_list_limit = 512);
+-- The neighbours of a memory in its sequence.
+create index words_sequence on words (namespace_id, sequence, position, memory_id) where sequence is not null;
+-- Windows whose vector is still to be made, and the transaction that last changed them.
+create index words_window_due on words (namespace_id, memory_id) where window_due is not null;
+
+-- What memories are called. Known names are looked up in texts by their first two words, or their only one.
+create table names (
+    namespace_id  integer not null,
+    memory_id     bigint not null,
+    name          text collate "C" not null,
+    head          text collate "C" not null,
+    name_id       bigint not null,
+    primary key (namespace_id, memory_id, name)
+);
+create index names_head on names (namespace_id, head, name_id);
+create index names_name on names (namespace_id, name_id);
 
 -- The change log: what a committed transaction did to a memory or a link.
 create table changes (
@@ -126,7 +158,9 @@ create table changes (
     at            timestamptz not null default now(),
     entity        text collate "C" not null check (entity in ('memory', 'link')),
     entity_id     bigint not null,
-    operation     text collate "C" not null check (operation in ('create', 'update', 'forget', 'erase')),
+    -- `reindex` has no state: search columns of a memory were rewritten though the memory was not.
+    operation     text collate "C" not null
+                  check (operation in ('create', 'update', 'forget', 'erase', 'reindex')),
     before        jsonb,
     after         jsonb
 );
@@ -159,6 +193,6 @@ create function memory_state(m memories) returns jsonb language sql stable paral
 create function link_state(l links) returns jsonb language sql stable parallel safe return
     jsonb_build_object(
         'id', l.id, 'source_id', l.source_id, 'target_id', l.target_id, 'type', l.type, 'weight', l.weight,
-        'properties', l.properties, 'version', l.version,
+        'properties', l.properties, 'version', l.version, 'maker', l.maker,
         'created_at', l.created_at, 'updated_at', l.updated_at,
         'valid_from', nullif(l.valid_from, '-infinity'), 'valid_to', nullif(l.valid_to, 'infinity'));

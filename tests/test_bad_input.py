@@ -85,7 +85,20 @@ WRONG: dict[str, list[Any]] = {
     "after": ["x", 1, "bm90aGluZw", "W10"],
     "items": [{}, "x", [1], [[]], [{}], [{"content": "x"}] * 10_001, [{"content": "x"}, {"key": ""}]],
     "partial": ["true", 1],
-    "settings": [[], "x", {"nonsense": 1}, {"payload_paths": ["a..b"]}, {"payload_paths": ["a"] * 17}],
+    "settings": [
+        [], "x", {"nonsense": 1}, {"payload_paths": ["a..b"]}, {"payload_paths": ["a"] * 17}, {"language": "x"},
+        {"language": ["german"]}, {"cues": []}, {"cues": {"x": ["a"]}}, {"cues": {"author": [1]}}, {"linkers": []},
+        {"linkers": {"mention": 1}},
+    ],
+    "weights": [
+        [], "x", False, {"nonsense": 1}, {"name": -1}, {"name": 101}, {"window": 1.1}, {"name": True},
+        {"dense": 0, "lexical": 0}, {"link_types": []}, {"link_types": {"a": -1}}, {"link_types": {"": 1}},
+    ],
+    "near": ["", 7, [], {}, {"key": "a", "id": "b"}, {"key": ""}, True],
+    "expand": ["", -1, 21, 1.5, False, []],
+    "diversity": ["", -0.1, 1.1, False, []],
+    "fold": ["yes", 1],
+    "rerank": ["no", 0],
     "model": [[], {"name": "x"}, {"name": "x", "dimension": 0}, {"name": "x", "dimension": 4_001, "revision": "1"}],
     "namespace": ["", " a", "a\nb", "x" * 129, 1, [], {}],
 }

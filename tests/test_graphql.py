@@ -119,12 +119,12 @@ async def test_recall_explains_scores_as_sums(graph: Graph) -> None:
     assert found["pageInfo"] == {"hasNextPage": False}
     for edge in found["edges"]:
         legs = edge["explanation"]["legs"]
-        assert {one["leg"] for one in legs} == {"DENSE", "LEXICAL"}
+        assert {one["leg"] for one in legs} == {"DENSE", "LEXICAL", "IMPORTANCE"}
         assert sum(one["contribution"] for one in legs) == pytest.approx(edge["score"])
     silent = (await graph.data(query, explain=False, kinds=["SEMANTIC"]))["recall"]
     assert [(edge["node"]["key"], edge["explanation"]) for edge in silent["edges"]] == [("cat", None)]
     words = (await graph.data(query, explain=True, weights={"dense": 0}))["recall"]["edges"][0]
-    assert [one["leg"] for one in words["explanation"]["legs"]] == ["LEXICAL"]
+    assert [one["leg"] for one in words["explanation"]["legs"]] == ["LEXICAL", "IMPORTANCE"]
     for weights in ({"dense": -1}, {"dense": 0, "lexical": 0}):
         assert await graph.codes(query, explain=True, weights=weights) == ["invalid_input"]
 

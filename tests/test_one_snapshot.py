@@ -7,7 +7,7 @@ import pytest
 
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.services.links import LinkRequest
-from sfm_graph.services.recall import Recalls
+from sfm_graph.services.recall.recalls import Recalls
 from sfm_graph.services.registry import Services
 
 QUERY = """

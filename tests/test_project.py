@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
+EXTRAS = [Requirement(line) for lines in PYPROJECT["project"]["optional-dependencies"].values() for line in lines]
 DEVELOPMENT = [Requirement(line) for line in PYPROJECT["dependency-groups"]["dev"]]
 
 # Joined here, so that this file does not name them either. Plain domains of Yarn and Go serve manuals too.
@@ -72,14 +73,15 @@ def test_direct_dependencies_are_documented() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text()
     documented = re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE)
     assert len(documented) == len(set(documented))
-    assert set(documented) == direct_names(RUNTIME) | direct_names(DEVELOPMENT)
+    assert set(documented) == direct_names(RUNTIME) | direct_names(EXTRAS) | direct_names(DEVELOPMENT)
 
 
 def test_direct_dependencies_are_pinned_within_their_bounds() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if line and not line.lstrip().startswith("#")]
     here = {canonicalize_name(pin.name): pin for pin in pins if pin.marker is None or pin.marker.evaluate()}
-    for requirement in RUNTIME + DEVELOPMENT:
+    installed = [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["fastembed"]]
+    for requirement in RUNTIME + installed + DEVELOPMENT:
         if requirement.marker is None or requirement.marker.evaluate():
             (pin,) = here[canonicalize_name(requirement.name)].specifier
             assert pin.operator == "=="
@@ -90,7 +92,7 @@ def test_package_imports_only_what_it_declares() -> None:
     distributions = packages_distributions()
     # An extra of psycopg is a distribution of that name: psycopg-pool.
     extras = {f"{requirement.name}-{extra}" for requirement in RUNTIME for extra in requirement.extras}
-    declared = direct_names(RUNTIME) | extras
+    declared = direct_names(RUNTIME) | direct_names(EXTRAS) | extras
     undeclared = set()
     for path in (ROOT / "sfm_graph").rglob("*.py"):
         for module in imported_modules(ast.parse(path.read_text(), str(path))):

@@ -10,10 +10,12 @@ import pytest
 from sfm_graph.adapters.embedders.hashing import HashingEmbedder
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.memory import MemoryKind
-from sfm_graph.domain.recall import Leg, Recall, RecallQuery, RecallWeights
+from sfm_graph.domain.recall import Leg, Recall, RecallQuery
+from sfm_graph.domain.recall_inputs import recall_weights
 from sfm_graph.domain.where import parse_where
 from sfm_graph.errors import InvalidInput, ModelMismatch
 from sfm_graph.runtime import compose
+from sfm_graph.services.embedders import Embedders
 from sfm_graph.services.registry import Services
 from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.settings import Settings
@@ -21,6 +23,8 @@ from sfm_graph.store import vector_indexes
 from sfm_graph.store.database import Database
 
 NS = "demo"
+_VECTORS = recall_weights({"dense": 1, "lexical": 0, "importance": 0})
+_TEXT = recall_weights({"dense": 0, "lexical": 1, "importance": 0})
 WORDS = [
     "red",
     "green",
@@ -60,7 +64,12 @@ async def cold_services(settings: Settings, database_dsn: str) -> Any:
     database = Database(database_dsn, role="sfm_service")
     await database.open()
     yield compose(
-        settings.model_copy(update={"hot_budget_bytes": 0}), database, HashingEmbedder(), WholeGraph(), None
+        settings.model_copy(update={"hot_budget_bytes": 0}),
+        database,
+        Embedders(HashingEmbedder()),
+        None,
+        WholeGraph(),
+        None,
     )
     await database.close()
 
@@ -74,7 +83,7 @@ async def test_hits_are_explained_by_leg(services: Services) -> None:
     assert scores == sorted(scores, reverse=True)
     for hit in recall.hits:
         assert 0 <= hit.score <= 1 + 1e-9
-        assert [leg.leg for leg in hit.legs] == [Leg.DENSE, Leg.LEXICAL]
+        assert [leg.leg for leg in hit.legs] == [Leg.DENSE, Leg.LEXICAL, Leg.IMPORTANCE]
         assert hit.score == pytest.approx(sum(leg.contribution for leg in hit.legs))
         assert sum(leg.weight for leg in hit.legs) == pytest.approx(1)
     assert recall.hits[0].legs[1].rank is not None
@@ -90,8 +99,8 @@ async def test_hot_and_sql_answers_agree(services: Services, cold_services: Serv
         for query in (
             RecallQuery(text, 8),
             RecallQuery(text, 8, kinds=(MemoryKind.ENTITY,)),
-            RecallQuery(text, 8, weights=RecallWeights(1, 0)),
-            RecallQuery(text, 8, weights=RecallWeights(0, 1)),
+            RecallQuery(text, 8, weights=_VECTORS),
+            RecallQuery(text, 8, weights=_TEXT),
         ):
             hot, cold = await _recall(services, query), await _recall(cold_services, query)
             assert (hot.hot, cold.hot) == (True, False)
@@ -102,7 +111,7 @@ async def test_hot_and_sql_answers_agree(services: Services, cold_services: Serv
 async def test_bm25_equals_its_definition(services: Services) -> None:
     texts = _texts(60, seed=3)
     stored = await services.memory_writes.store_many(NS, [{"content": text} for text in texts])
-    recall = await _recall(services, RecallQuery("cat river", 60, weights=RecallWeights(0, 1)))
+    recall = await _recall(services, RecallQuery("cat river", 60, weights=_TEXT))
     average = sum(len(text.split()) for text in texts) / len(texts)
     expected = {}
     for item, text in zip(stored.stored, texts, strict=True):
@@ -142,7 +151,7 @@ async def test_every_write_is_seen_at_once(services: Services) -> None:
         recall = await _recall(services, RecallQuery("cat dog bird", 100))
         assert {hit.memory.key for hit in recall.hits} == set(alive)
         for word in [f"unique{step}"] if key in alive else []:
-            found = await _recall(services, RecallQuery(word, 1, weights=RecallWeights(0, 1)))
+            found = await _recall(services, RecallQuery(word, 1, weights=_TEXT))
             assert [hit.memory.key for hit in found.hits] == [key]
 
 
@@ -214,7 +223,7 @@ async def test_long_texts_are_found_by_any_part(services: Services) -> None:
     await services.memory_writes.store_many(
         NS, [{"key": "long", "content": f"{filler}. The zebra crossed the savannah. {filler}"}, {"content": filler}]
     )
-    recall = await _recall(services, RecallQuery("zebra savannah", 2, weights=RecallWeights(1, 0)))
+    recall = await _recall(services, RecallQuery("zebra savannah", 2, weights=_VECTORS))
     assert recall.hits[0].memory.key == "long"
 
 
@@ -251,7 +260,8 @@ async def test_given_vectors_are_searched_exactly_and_by_index_alike(services: S
         over = compose(
             services.settings.model_copy(update={"hot_budget_bytes": 0}),
             database,
-            HashingEmbedder(),
+            Embedders(HashingEmbedder()),
+            None,
             WholeGraph(),
             None,
         )

@@ -48,7 +48,7 @@ async def test_scores_are_the_sum_of_their_legs(stocked: httpx.AsyncClient) -> N
     assert results[0]["memory"]["key"] == "ada"
     for one in results:
         assert one["score"] == pytest.approx(sum(leg["contribution"] for leg in one["legs"]))
-        assert {leg["leg"] for leg in one["legs"]} == {"dense", "lexical"}
+        assert {leg["leg"] for leg in one["legs"]} == {"dense", "lexical", "importance"}
     dense = (await stocked.post("/recall_with_scores", json={"query": "ada", "hybrid": False})).json()["results"]
     assert {leg["leg"] for one in dense for leg in one["legs"]} == {"dense"}
 

@@ -17,6 +17,18 @@ from sfm_graph.services.registry import Services
 
 LINES = {"Content-Type": "application/x-ndjson"}
 DOCUMENT = Path(__file__).parents[1] / "docs" / "http.md"
+DEFAULTS = {
+    "payload_paths": [],
+    "language": "english",
+    "cues": {
+        "aliases": ["aliases", "alias"],
+        "author": ["author", "speaker"],
+        "sequence": ["sequence", "session", "conversation", "thread"],
+        "position": ["position", "turn"],
+        "date": ["date", "timestamp"],
+    },
+    "linkers": {},
+}
 
 
 def _code(answer: httpx.Response) -> tuple[int, str]:
@@ -27,7 +39,7 @@ def _code(answer: httpx.Response) -> tuple[int, str]:
 async def test_the_life_of_a_namespace(client: httpx.AsyncClient) -> None:
     assert _code(await client.get("/namespaces/demo")) == (404, "namespace_not_found")
     made = await client.put("/namespaces/demo", json={"settings": {"payload_paths": ["step"]}})
-    assert (made.json()["name"], made.json()["settings"]) == ("demo", {"payload_paths": ["step"]})
+    assert (made.json()["name"], made.json()["settings"]) == ("demo", {**DEFAULTS, "payload_paths": ["step"]})
     for step in range(3):
         await client.post("/remember?namespace=demo", json={"content": "x", "payload": {"step": step}})
     where = '{"payload": {"path": "step", "gte": 1}}'

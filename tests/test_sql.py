@@ -21,7 +21,13 @@ from sfm_graph.store.where import listing
 
 NAMESPACE_TABLES = {"memories", "links", "embeddings", "words", "changes", "idempotency_keys", "vector_indexes"}
 # Maintenance that is about all namespaces at once; no caller reaches it.
-ACROSS_NAMESPACES = {"idempotent_prune", "vector_index_unfinished", "vector_index_forget", "vector_heads"}
+ACROSS_NAMESPACES = {
+    "idempotent_prune",
+    "vector_index_unfinished",
+    "vector_index_forget",
+    "vector_heads",
+    "vector_ranges",
+}
 
 
 def _parsed(text: str) -> exp.Expression:

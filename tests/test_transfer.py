@@ -209,7 +209,7 @@ async def test_importing_again_skips_and_updates(services: Services) -> None:
 
 async def test_unchanged_memories_are_not_embedded_again(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     await imported(services, memory("a"), memory("b"))
-    embedder = services.memory_writes._indexing._embedder
+    embedder = services.memory_writes._indexing._embedders.default
     embedded: list[str] = []
     original = embedder.embed
 

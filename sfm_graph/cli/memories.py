@@ -80,6 +80,15 @@ def recall(
     filters: Annotated[str | None, typer.Option(help='A filter as JSON: {"importance": {"gte": 2}}.')] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Explain each score.")] = False,
     hybrid: Annotated[bool, typer.Option(help="Without hybrid: by vectors alone.")] = True,
+    weights: Annotated[
+        str | None, typer.Option(help='How much parts count, as JSON: {"window": 0, "name": 1}.')
+    ] = None,
+    near: Annotated[
+        str | None, typer.Option(help="A memory (key:…, id:…) or any coordinate that hits should rather be near to.")
+    ] = None,
+    expand: Annotated[int | None, typer.Option(help="Up to so many memories linked with hits come along.")] = None,
+    diversity: Annotated[float | None, typer.Option(help="How much likeness to better hits costs, 0 to 1.")] = None,
+    fold: Annotated[bool | None, typer.Option("--fold", help="Leave near-duplicates of a better hit out.")] = None,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
@@ -87,7 +96,8 @@ def recall(
     """The memories that fit a query best, best first."""
     fields = given(
         namespace=namespace, query=query, top_k=top_k, kind=kind, filters=json_object(filters, "--filters"),
-        hybrid=hybrid,
+        hybrid=hybrid, weights=json_object(weights, "--weights"), near=near, expand=expand, diversity=diversity,
+        fold=fold,
     )  # fmt: skip
     ask(Target(url, config), "POST", "/recall_with_scores" if scores else "/recall", body=fields)
 

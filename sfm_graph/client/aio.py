@@ -9,7 +9,7 @@ from sfm_graph.api.rest import answers
 from sfm_graph.client.fields import Json, LinkFields, MemoryFields, MemoryType, RecallOptions, Reference, StoredFields
 from sfm_graph.client.opening import as_json
 from sfm_graph.client.walks import WalkMethods
-from sfm_graph.domain import inputs, validate
+from sfm_graph.domain import inputs, recall_inputs, validate
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.page import MAX_PAGE, page_size
 from sfm_graph.domain.recall import MAX_RECALL, Recall, RecallQuery, RecallWeights
@@ -111,8 +111,13 @@ class AsyncMemorySystem(WalkMethods):
             first=validate.integer(top_k, "top_k", low=1, high=MAX_RECALL),
             kinds=tuple(validate.choice(one, MemoryKind, "kind") for one in kinds),
             where=parse_filters(options.get("filters")),
-            weights=None if options.get("hybrid", True) else RecallWeights(dense=1.0, lexical=0.0),
+            weights=_weights(options),
             embedding=None if embedding is None else validate.embedding(embedding),
+            near=None if options.get("near") is None else inputs.memory_ref(self._namespace, options["near"]),
+            expand=recall_inputs.expand(options.get("expand", 0)),
+            diversity=recall_inputs.diversity(options.get("diversity", 0.0)),
+            fold=bool(options.get("fold", False)),
+            rerank=bool(options.get("rerank", True)),
         )
         async with self._services.views.open() as view:
             return await self._services.recalls.recall(view, self._namespace, question)
@@ -212,3 +217,10 @@ async def _chunks_of(path: Path | str) -> AsyncIterator[bytes]:
     with await asyncio.to_thread(open, path, "rb") as file:
         while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
             yield chunk
+
+
+def _weights(options: Mapping[str, Any]) -> RecallWeights:
+    if not options.get("hybrid", True):
+        return recall_inputs.DENSE_ONLY
+    weights = options.get("weights")
+    return recall_inputs.recall_weights({} if weights is None else weights)

@@ -41,9 +41,20 @@ class LinkFields(TypedDict, total=False):
 
 
 class RecallOptions(TypedDict, total=False):
-    """How to recall. kind: one or several. hybrid: True by default; False searches by vectors alone."""
+    """How to recall. kind: one or several. hybrid: True by default; False searches by vectors alone.
+
+    weights: how much each part counts, by the names of RecallWeights. near: a memory, or any coordinate, that hits
+    should rather be near to. expand: up to so many linked memories come along. diversity: in [0, 1], how much
+    likeness to better hits costs. fold: near-duplicates of a better hit are left out. rerank: True by default.
+    """
 
     kind: MemoryKind | str | Sequence[MemoryKind | str] | None
     filters: Mapping[str, Any] | None
     hybrid: bool
     embedding: Sequence[float] | None
+    weights: Mapping[str, Any] | None
+    near: Any
+    expand: int
+    diversity: float
+    fold: bool
+    rerank: bool

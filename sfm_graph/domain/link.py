@@ -22,7 +22,7 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One stored link. `weight` is a cost >= 0: nearer is smaller."""
+    """One stored link. `weight` is a cost >= 0: nearer is smaller. `maker`: the linker that made it, or None."""
 
     id: LinkId
     namespace: str
@@ -36,6 +36,7 @@ class Link:
     updated_at: datetime
     valid_from: datetime | None
     valid_to: datetime | None
+    maker: str | None = None
 
     @property
     def global_id(self) -> str:

@@ -1,14 +1,17 @@
 """Namespaces: the isolation border, with the identity of the model its vectors come from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sfm_graph.domain import validate
+from sfm_graph.domain.cues import DEFAULT_CUE_FIELDS, CueFields, cue_fields
+from sfm_graph.domain.words import ENGLISH, LANGUAGES
 from sfm_graph.errors import InvalidInput, ModelMismatch
 
 MAX_DECLARED_PATHS = 16
+MAX_LINKERS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,25 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceSettings:
-    """What a namespace's owner declares: payload paths that `where` may compare by order (gt, gte, lt, lte)."""
+    """What a namespace's owner declares."""
 
+    # Paths that `where` may compare by order (gt, gte, lt, lte).
     payload_paths: tuple[tuple[str, ...], ...] = ()
+    # Whose rules reduce words to stems; a Snowball language, or "none". Fixed once something is stored.
+    language: str = ENGLISH
+    # Where in payloads cues are found.
+    cues: CueFields = DEFAULT_CUE_FIELDS
+    # Linkers switched on or off by name; one that is not named is on if it is by default.
+    linkers: tuple[tuple[str, bool], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The JSON form that is stored and shown."""
-        return {"payload_paths": [".".join(path) for path in self.payload_paths]}
+        return {
+            "payload_paths": [".".join(path) for path in self.payload_paths],
+            "language": self.language,
+            "cues": self.cues.as_json(),
+            "linkers": dict(self.linkers),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +88,38 @@ class NamespaceCounts:
     indexed_vectors: int
 
 
-def namespace_settings(value: object) -> NamespaceSettings:
-    """Settings from their JSON form. Raises InvalidInput."""
-    if not isinstance(value, Mapping) or value.keys() - {"payload_paths"}:
-        raise InvalidInput("settings take payload_paths", field="settings")
-    paths = value.get("payload_paths") or []
-    if not isinstance(paths, list | tuple) or len(paths) > MAX_DECLARED_PATHS:
+DEFAULT_SETTINGS = NamespaceSettings()
+
+
+def namespace_settings(value: object, base: NamespaceSettings = DEFAULT_SETTINGS) -> NamespaceSettings:
+    """Settings from their JSON form; what is not given, or null, is as in `base`. Raises InvalidInput."""
+    known = {"payload_paths", "language", "cues", "linkers"}
+    if not isinstance(value, Mapping) or value.keys() - known:
+        raise InvalidInput(f"settings take {', '.join(sorted(known))}", field="settings")
+    readers: dict[str, Callable[[object], Any]] = {
+        "payload_paths": _paths, "language": _language, "cues": cue_fields, "linkers": _linkers
+    }  # fmt: skip
+    return replace(base, **{name: readers[name](one) for name, one in value.items() if one is not None})
+
+
+def _paths(value: object) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_DECLARED_PATHS:
         raise InvalidInput(f"payload_paths is a list of at most {MAX_DECLARED_PATHS} paths", field="payload_paths")
-    return NamespaceSettings(tuple(_path(path) for path in paths))
+    return tuple(_path(path) for path in value)
+
+
+def _language(value: object) -> str:
+    if not isinstance(value, str) or value not in LANGUAGES:
+        raise InvalidInput(f"language is one of {', '.join(sorted(LANGUAGES))}", field="language")
+    return value
+
+
+def _linkers(value: object) -> tuple[tuple[str, bool], ...]:
+    if not isinstance(value, Mapping) or len(value) > MAX_LINKERS:
+        raise InvalidInput("linkers maps names of linkers to true or false", field="linkers")
+    if not all(isinstance(on, bool) for on in value.values()):
+        raise InvalidInput("a linker is true (on) or false (off)", field="linkers")
+    return tuple(sorted((validate.name(name, "linkers", max_chars=64), bool(on)) for name, on in value.items()))
 
 
 def model_identity(value: object) -> ModelIdentity:

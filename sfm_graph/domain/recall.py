@@ -1,8 +1,4 @@
-"""Recall: what is asked, how legs are fused, and the explanation of every score.
-
-Fusion is a convex sum of min-max normalised leg scores, which beats reciprocal-rank fusion at the head
-(Bruch, Gai, Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval").
-"""
+"""Recall: what is asked, the weights of its parts, and the explanation of every score."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +7,12 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_graph.domain.identity import MemoryId
+from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.memory import Memory, MemoryKind
 from sfm_graph.domain.where import EVERYTHING, Where
 
 MAX_RECALL = 1_000
+MAX_EXPAND = 20
 # Enough candidates from each leg that a memory strong in both is not missed at the head.
 MIN_POOL = 100
 # Term saturation and length normalisation of BM25.
@@ -24,35 +21,81 @@ BM25_B = 0.75
 
 
 class Leg(StrEnum):
-    """One way to find candidates."""
+    """A part of a score: a way to find candidates, or what speaks for them beside it."""
 
     DENSE = "dense"
     LEXICAL = "lexical"
+    DENSE_WINDOW = "dense_window"
+    LEXICAL_WINDOW = "lexical_window"
+    NAME = "name"
+    AUTHOR = "author"
+    DATE = "date"
+    IMPORTANCE = "importance"
+    RECENCY = "recency"
+    NEAR = "near"
+    GRAPH = "graph"
+    RERANK = "rerank"
+
+
+# Links that were measured not to lead to answers: windows do the work of `next`, vectors that of `similar`.
+LINK_TYPE_FACTORS: Mapping[str, float] = {"next": 0.0, "similar": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
 class RecallWeights:
-    """The share of each leg in the fused score; scaled to sum to 1. A weight of 0 turns a leg off."""
+    """How much each part of recall counts; 0 turns it off. docs/recall.md gives the formula and the measurements.
 
-    dense: float = 0.5
-    lexical: float = 0.5
+    `dense` and `lexical` are shares, scaled to sum to 1; None leaves them to the embedder. All others are >= 0.
+    """
 
-    def share(self, leg: Leg) -> float:
-        """The leg's weight divided by the sum of weights, which must not be 0."""
-        return (self.dense if leg is Leg.DENSE else self.lexical) / (self.dense + self.lexical)
+    dense: float | None = None
+    lexical: float | None = None
+    # Share in [0, 1] of the windows' legs; the memories' own legs have the rest.
+    window: float = 0.6
+    # Added where the query says the memory's title or alias, its author, its date.
+    name: float = 0.5
+    author: float = 0.1
+    date: float = 0.2
+    # Added times importance / (1 + importance), and times 2 ** (-age / 30 days).
+    importance: float = 0.05
+    recency: float = 0.0
+    # Added times nearness to `near`.
+    near: float = 0.3
+    # A link pulls its target this x 1 / (1 + its weight) of the way to the score of a seed that it leaves.
+    link: float = 1.0
+    # Factor by link type, 1 for one that is not named.
+    link_types: Mapping[str, float] = field(default_factory=lambda: LINK_TYPE_FACTORS)
+    # A proper name that a seed shares with n other memories pulls them this / sqrt(n) of the way.
+    shared_name: float = 0.5
+
+    def shares(self, default_dense: float) -> tuple[float, float]:
+        """The shares of dense and lexical; (0, 0) when both are off."""
+        dense = default_dense if self.dense is None else self.dense
+        lexical = 1 - default_dense if self.lexical is None else self.lexical
+        total = dense + lexical
+        return (dense / total, lexical / total) if total else (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RecallQuery:
-    """A validated recall. `embedding` replaces the query text's computed vector; `first` in [1, 1000]."""
+    """A validated recall. `embedding` replaces the query text's computed vector; `first` in [1, 1000].
+
+    `expand`: up to so many memories that hits are linked with come along after them, in [0, 20]. `diversity` in
+    [0, 1]: how much likeness to better hits costs. `fold`: near-duplicates of a better hit are folded into it.
+    `rerank` False: without the reranker, though the service has one.
+    """
 
     text: str
     first: int = 5
     kinds: tuple[MemoryKind, ...] = ()
     where: Where = EVERYTHING
-    # None: the shares that suit the embedder.
-    weights: RecallWeights | None = None
+    weights: RecallWeights = field(default_factory=RecallWeights)
     embedding: NDArray[np.float32] | None = field(default=None, compare=False)
+    near: MemoryRef | None = None
+    expand: int = 0
+    diversity: float = 0.0
+    fold: bool = False
+    rerank: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +107,11 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class LegResult:
-    """A leg's candidates, and its raw score of every candidate of all legs: shape of the union, 0.0 for none."""
-
-    best: Candidates
-    raw: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
 class LegScore:
-    """One leg's part in a hit. `rank` from 1 within the leg's candidates, None where it did not find the hit.
+    """One part of a hit's score. `rank` from 1 within a leg's candidates, None where it did not find the hit.
 
-    `raw_score` is the leg's own measure (cosine, BM25); `contribution` = weight x normalised score.
+    `raw_score` is the part's own measure (cosine, BM25, 1 for a name that was said, the share of a pull);
+    `contribution` to the score is `weight` x the raw score scaled to [0, 1]; of a pull, what it added.
     """
 
     leg: Leg
@@ -86,71 +122,47 @@ class LegScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Carrier:
+    """What carried score from a seed to a hit: the strongest link between them, a proper name of both, or both."""
+
+    seed: Memory
+    share: float
+    link: LinkId | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """A recalled memory: `score` in [0, 1] is the sum of its legs' contributions."""
+    """A recalled memory: `score` in [0, 1] is the sum of its legs' contributions.
+
+    `duplicates`: near-duplicates that were folded into it. `expanded`: it came along with a hit, by `carrier`.
+    """
 
     memory: Memory
     score: float
     legs: tuple[LegScore, ...]
+    carrier: Carrier | None = None
+    duplicates: tuple[MemoryId, ...] = ()
+    expanded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """The hits, best first, ties by id; and how they were found."""
+    """The hits, best first, ties by id; and how they were found.
+
+    `hot` False: a namespace over the memory budget was searched in SQL, without windows' words, shared names and
+    dates. `reranked` False: there was no reranker, or it did not answer in time.
+    """
 
     hits: tuple[Hit, ...]
-    # False where a namespace over the memory budget was searched in SQL.
     hot: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A fused candidate before its memory is read."""
-
-    id: MemoryId
-    score: float
-    legs: tuple[LegScore, ...]
+    reranked: bool = False
 
 
 def union_of(candidates: Iterable[Candidates]) -> NDArray[np.int64]:
     """The ids of all candidates, ascending, once each."""
     arrays = [found.ids for found in candidates]
     return np.unique(np.concatenate(arrays)) if arrays else np.empty(0, np.int64)
-
-
-def fuse(ids: NDArray[np.int64], legs: Mapping[Leg, LegResult], weights: RecallWeights, first: int) -> list[Scored]:
-    """The `first` best candidates by convex fusion, ties by id.
-
-    `ids`: the union of all legs' candidates, ascending; each leg's `raw` is parallel to it. A leg's scores are scaled
-    so that its best of the union is 1; a score below 0 counts as 0.
-    """
-    shares = {leg: weights.share(leg) * _scaled(result.raw) for leg, result in legs.items()}
-    total = np.sum(list(shares.values()), axis=0) if shares else np.zeros(0)
-    ranks = {leg: {int(one): place for place, one in enumerate(legs[leg].best.ids, start=1)} for leg in legs}
-    order = np.lexsort((ids, -total))[:first]
-    return [
-        Scored(
-            MemoryId(int(ids[i])),
-            float(total[i]),
-            tuple(
-                LegScore(
-                    leg,
-                    ranks[leg].get(int(ids[i])),
-                    float(legs[leg].raw[i]),
-                    weights.share(leg),
-                    float(shares[leg][i]),
-                )
-                for leg in legs
-            ),
-        )
-        for i in order
-    ]
-
-
-def _scaled(raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    positive = np.maximum(raw, 0.0)
-    top = positive.max(initial=0.0)
-    return positive / top if top > 0 else positive
 
 
 def pool_size(first: int) -> int:

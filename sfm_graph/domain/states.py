@@ -62,6 +62,7 @@ def link_state(link: Link) -> dict[str, Any]:
         "updated_at": link.updated_at.isoformat(),
         "valid_from": _text(link.valid_from),
         "valid_to": _text(link.valid_to),
+        "maker": link.maker,
     }
 
 
@@ -80,6 +81,7 @@ def link_from_state(namespace: str, state: Mapping[str, Any]) -> Link:
         datetime.fromisoformat(state["updated_at"]),
         _moment(state["valid_from"]),
         _moment(state["valid_to"]),
+        state.get("maker"),  # states from before there were linkers have none
     )
 
 

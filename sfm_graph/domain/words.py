@@ -9,7 +9,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate, pairwise
@@ -53,7 +53,12 @@ _SHORT_CHARS = 10_000
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u2019\u201d)\]\u300d\u300f]*$")
 _ASCII_FOLD = bytes(byte if chr(byte).isalnum() else 32 for byte in bytes(range(128)).lower()) + b" " * 128
 
-_stemmer = Stemmer.Stemmer("english", 0)  # no cache of its own: ours is bounded by an LRU
+ENGLISH = "english"
+NO_LANGUAGE = "none"
+LANGUAGES = frozenset({NO_LANGUAGE, *Stemmer.algorithms()})
+
+# No cache of their own: ours is bounded by an LRU.
+_stemmers = {language: Stemmer.Stemmer(language, 0) for language in Stemmer.algorithms()}
 _stemmer_lock = Lock()  # a stemmer works in one buffer
 
 
@@ -65,16 +70,19 @@ def words(text: str) -> list[str]:
     return found
 
 
-def terms(text: str) -> Sequence[str]:
+def terms(text: str, language: str = ENGLISH) -> Sequence[str]:
     """The stems of a text's words in order, with repeats; stop words are kept."""
-    return [stem(word) for word in words(text)]
+    return [stem(word, language) for word in words(text)]
 
 
-def query_terms(query: str) -> Sequence[str]:
-    """The distinct stems of a query in order of appearance, without stop words unless it has nothing else."""
+def query_terms(query: str, language: str = ENGLISH) -> Sequence[str]:
+    """The distinct stems of a query in order of appearance.
+
+    Without stop words unless an English query has nothing else; in other languages their rarity weighs words.
+    """
     found = words(query)
-    telling = [word for word in found if word not in STOP_WORDS]
-    return list(dict.fromkeys(stem(word) for word in telling or found))
+    telling = [word for word in found if word not in STOP_WORDS] if language == ENGLISH else found
+    return list(dict.fromkeys(stem(word, language) for word in telling or found))
 
 
 def term_id(term: str) -> int:
@@ -82,9 +90,9 @@ def term_id(term: str) -> int:
     return int.from_bytes(blake2b(term.encode(), digest_size=8).digest(), "big") % MAX_TERM_ID + 1
 
 
-def count_terms(found: Sequence[str]) -> dict[int, int]:
+def count_terms(found: Iterable[str], language: str = ENGLISH) -> Counter[int]:
     """How often each term occurs among the words of a text, by term id: what BM25 postings hold."""
-    return Counter(map(_word_term_id, found))
+    return Counter(_word_term_id(word, language) for word in found)
 
 
 def words_for_prefix(found: Sequence[str]) -> list[str]:
@@ -144,15 +152,17 @@ def _is_short(content: str, max_words: int) -> bool:
 
 
 @lru_cache(maxsize=_CACHED_WORDS)
-def stem(word: str) -> str:
-    """The English Snowball stem of a case-folded word."""
+def stem(word: str, language: str = ENGLISH) -> str:
+    """The Snowball stem of a case-folded word; the word itself in the language "none"."""
+    if language == NO_LANGUAGE:
+        return word
     with _stemmer_lock:
-        return str(_stemmer.stemWord(word))
+        return str(_stemmers[language].stemWord(word))
 
 
 @lru_cache(maxsize=_CACHED_WORDS)
-def _word_term_id(word: str) -> int:
-    return term_id(stem(word))
+def _word_term_id(word: str, language: str) -> int:
+    return term_id(stem(word, language))
 
 
 def _ascii_words(text: str) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sfm_graph.domain.context import ContextHit, RecallContext, rank_in_context
 from sfm_graph.domain.recall import MAX_RECALL, Recall, RecallQuery, pool_size
-from sfm_graph.services.recall import Recalls
+from sfm_graph.services.recall.recalls import Recalls
 from sfm_graph.services.view import View
 
 

@@ -8,15 +8,15 @@ import numpy as np
 
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.hot.cache import HotCache
-from sfm_graph.hot.text_index import TextIndex, empty_index
+from sfm_graph.hot.text.index import TextIndex, empty_index
 from sfm_graph.services.hot import MEASURE_SECONDS, Hot
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.view import View
 from sfm_graph.store.database import ReadSession
 from sfm_graph.store.text_rows import read_documents
 
-# Row arrays and masks of a memory in a segment; its postings take as much as its row of `words` does.
-BYTES_PER_MEMORY = 60
+# Columns and masks of a memory in a segment; its postings take as much as its row of `words` does.
+BYTES_PER_MEMORY = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,19 @@ class HotText(Hot[TextIndex]):
                 return await self._applied(view, namespace, present, await self._changed(view, namespace, present))
         if size.nbytes(with_vectors=with_vectors) > self.cache.budget.limit_bytes:
             return None
-        everything = await read_documents(view.session, namespace.id, ids=None, model=_model(namespace, with_vectors))
-        base = empty_index(view.snapshot, has_vectors=with_vectors)
+        model = _model(namespace, with_vectors)
+        everything = await read_documents(view.session, namespace.id, ids=None, model=model)
+        base = empty_index(view.snapshot, model[0] if model else None)
         return await asyncio.to_thread(base.changed, view.snapshot, everything.ids, everything)
 
     def _misfits(self, namespace: Namespace, version: TextIndex) -> bool:
-        """True when a version has vectors and should not, or has not and might."""
+        """True when a version has vectors and should not, or of another model, or has not and might."""
         if version.has_vectors:
+            if namespace.model is None or version.model_id != namespace.model.id:
+                return True
             limit = self._limit(namespace)
             return version.vector_count > limit and version.live_vector_count > limit
-        return self._without_vectors.get(namespace.id, 0.0) <= time.monotonic()
+        return namespace.model is not None and self._without_vectors.get(namespace.id, 0.0) <= time.monotonic()
 
     def _limit(self, namespace: Namespace) -> int:
         return self._indexing.exact_scan_limit(namespace.model.identity) if namespace.model else 0

@@ -49,7 +49,10 @@ class Links:
         *,
         key: IdempotencyKey | None = None,
     ) -> StoredLink:
-        """Link two memories that exist; the same source, target, type and valid_from again updates the link."""
+        """Link two memories that exist; the same source, target, type and valid_from again updates the link.
+
+        A link of a linker becomes the caller's: the linker leaves it alone from then on.
+        """
         return (await self.link_many(namespace, [LinkRequest(source, target, fields)], key=key)).stored[0]
 
     async def link_many(
@@ -326,7 +329,8 @@ def _version_conflict(expected: int | None, stored: Link | None) -> VersionConfl
 
 
 def _same(stored: Link, row: LinkRow) -> bool:
-    return (stored.weight, stored.properties, stored.valid_to) == (row.weight, row.properties, row.valid_to)
+    same = (stored.weight, stored.properties, stored.valid_to) == (row.weight, row.properties, row.valid_to)
+    return same and stored.maker is None
 
 
 def _encode_bulk(result: BulkLinks) -> dict[str, Any]:

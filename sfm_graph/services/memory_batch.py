@@ -10,9 +10,10 @@ from sfm_graph.domain.memory import BulkResult, FailedItem, Memory, NewMemory, S
 from sfm_graph.domain.namespace import Namespace, StoredModel
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.errors import ModelMismatch, SfmError
-from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.indexing import Indexing, IndexingRules
 from sfm_graph.services.offload import offload
 from sfm_graph.services.refusals import failed_items, refuse
+from sfm_graph.services.settling import Settling
 from sfm_graph.services.store_plan import Decision, Insert, Keep, Update, decide, index_located, references, waves
 from sfm_graph.store import memories, namespaces
 from sfm_graph.store.database import LostRace, WriteSession
@@ -57,6 +58,8 @@ class PreparedMemories:
     given: Mapping[int, NewMemory]
     columns: Mapping[int, SearchColumns]
     failed: Mapping[int, SfmError]
+    # What the columns were made by; the namespace's rules may have changed when they are stored.
+    rules: IndexingRules
 
     def failed_items(self) -> tuple[FailedItem, ...]:
         """The refused items as callers see them."""
@@ -92,6 +95,7 @@ class MemoryBatch:
         session: WriteSession,
         target: Namespace,
         indexing: Indexing,
+        settling: Settling,
         *,
         skip_unchanged: bool = False,
         partial: bool = False,
@@ -99,11 +103,12 @@ class MemoryBatch:
         self._session = session
         self._target = target
         self._indexing = indexing
+        self._settlement = settling.begin(session, target)
         self._skip_unchanged = skip_unchanged
         self._partial = partial
 
     async def store(self, prepared: PreparedMemories) -> Bulk:
-        """Store a prepared batch as if one memory after the other."""
+        """Store a prepared batch as if one memory after the other; `settle` follows."""
         done: dict[int, StoredMemory] = {}
         given, failed = prepared.given, dict(prepared.failed)
         places = list(given)
@@ -171,6 +176,10 @@ class MemoryBatch:
         done = await self._insert(inserts, columns) if inserts else {}
         return done | (await self._update(updates, columns) if updates else {})
 
+    async def settle(self) -> bool:
+        """Bring windows and linkers' links in line with all that was written. Whether window vectors are due."""
+        return await self._settlement.after()
+
     async def _insert(
         self, inserts: Sequence[tuple[int, Insert]], columns: Mapping[int, SearchColumns]
     ) -> dict[int, StoredMemory]:
@@ -178,6 +187,8 @@ class MemoryBatch:
         model = await self._model()
         rows = [(one.memory, columns[index]) for index, one in inserts]
         inserted = await memories.insert(self._session, self._target.id, model.id, rows)
+        for (memory_id, _), (memory, search) in zip(inserted, rows, strict=True):
+            self._settlement.wrote(memory_id, memory, search.cues)
         return {
             index: StoredMemory(stored_memory(self._target.name, *written, one.memory), WriteOperation.CREATED)
             for written, (index, one) in zip(inserted, inserts, strict=True)
@@ -189,12 +200,16 @@ class MemoryBatch:
         session, target = self._session, self._target
         replaced = [(index, one) for index, one in updates if index in columns]
         self._require_match([(one.memory, columns[index]) for index, one in replaced])
+        if replaced:
+            joined = {columns[index].cues.sequence for index, _ in replaced} - {None}
+            await self._settlement.before([one.prior.id for _, one in replaced], joined)
         stamps = await memories.update(session, target.id, [(one.prior.id, one.memory) for _, one in updates])
         if replaced:
             model = await self._model()
-            await memories.delete_search(session, target.id, [one.prior.id for _, one in replaced])
             rows = [(one.prior.id, columns[index]) for index, one in replaced]
-            await memories.insert_search(session, target.id, model.id, rows)
+            await memories.replace_search(session, target.id, model.id, rows)
+            for index, one in replaced:
+                self._settlement.wrote(one.prior.id, one.memory, columns[index].cues)
         return {
             index: StoredMemory(
                 stored_memory(target.name, one.prior.id, stamps[one.prior.id], one.memory), WriteOperation.UPDATED
@@ -217,13 +232,14 @@ class MemoryBatch:
             if stored is None or stored.model != model:
                 raise LostRace("another writer gave the namespace its model")
             self._target = stored
+            self._settlement.of(stored)
         return model
 
     def _mismatch(self, memory: NewMemory, columns: SearchColumns) -> ModelMismatch | None:
         """Why a memory's vectors may not stand beside the namespace's; vectors are never mixed."""
-        if memory.embedding is None:
+        if memory.embedding is None and columns.vectors is not None:
             try:
-                self._target.require_model(self._indexing.identity)
+                self._indexing.require_known(self._target)
             except ModelMismatch as error:
                 return error
         model = self._target.model.identity if self._target.model else self._indexing.identity

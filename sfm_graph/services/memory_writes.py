@@ -16,9 +16,9 @@ from sfm_graph.domain.memory import (
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.domain.where import Where
-from sfm_graph.errors import MemoryNotFound, TooLarge, VersionConflict
+from sfm_graph.errors import MemoryNotFound, Overloaded, TooLarge, VersionConflict
 from sfm_graph.services.idempotency import IdempotencyKey, kept_answer, once
-from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.indexing import Indexing, IndexingRules
 from sfm_graph.services.memory_batch import (
     Bulk,
     CheckedMemories,
@@ -30,22 +30,33 @@ from sfm_graph.services.memory_batch import (
 )
 from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.offload import offload
+from sfm_graph.services.settling import Settling
 from sfm_graph.services.store_plan import Update, require_version
 from sfm_graph.store import memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
+from sfm_graph.store.search_columns import SearchColumns
 
 # A patch re-reads and tries again when somebody else changed the memory between its read and its write.
 PATCH_ATTEMPTS = 5
 
+# The namespace's rules may change between the making of columns and their storing, but not over and over.
+RULES_ATTEMPTS = 5
+MAX_KNOWN_RULES = 10_000
+
 _TEXT_FIELDS = frozenset({"title", "content", "embedding"})
+# Cues come from these too, and linkers look at them.
+_WORD_FIELDS = _TEXT_FIELDS | {"kind", "payload", "valid_from"}
 
 
 class MemoryWrites:
     """The mutations of memories."""
 
-    def __init__(self, database: Database, indexing: Indexing) -> None:
+    def __init__(self, database: Database, indexing: Indexing, settling: Settling) -> None:
         self._database = database
         self._indexing = indexing
+        self._settling = settling
+        # As last seen, by namespace: right nearly always, and checked by every write.
+        self._rules: dict[str, IndexingRules] = {}
 
     async def store(
         self, namespace: str, fields: Mapping[str, Any], *, key: IdempotencyKey | None = None
@@ -68,16 +79,10 @@ class MemoryWrites:
         reported and the others are stored. `skip_unchanged` leaves a memory alone that would replace itself.
         """
         validate.namespace(namespace)
-        prepared = await self.prepare(items, partial=partial)
-        return await self.store_prepared(namespace, prepared, partial=partial, skip_unchanged=skip_unchanged, key=key)
-
-    async def prepare(
-        self, items: Sequence[Mapping[str, Any]], *, partial: bool, content_keys: bool = False
-    ) -> PreparedMemories:
-        """Validate up to 10,000 memories and make their search columns; reads and writes nothing."""
         _bounded(items)
-        checked = await offload(len(items), check_memories, items, partial=partial, content_keys=content_keys)
-        return await self._with_columns(checked)
+        checked = await offload(len(items), check_memories, items, partial=partial)
+        prepared = await self._with_columns(checked, self._last_rules(namespace))
+        return await self.store_prepared(namespace, prepared, partial=partial, skip_unchanged=skip_unchanged, key=key)
 
     async def prepare_changed(
         self, namespace: str, items: Sequence[Mapping[str, Any]], *, pending: Set[MemoryRef]
@@ -94,12 +99,27 @@ class MemoryWrites:
             target = await namespaces.by_name(session, namespace)
             stored = await memories.digests(session, target.id, checked.references()) if target else {}
         changed = await offload(len(items), checked.without_stored, stored, pending)
-        prepared = await self._with_columns(changed)
+        prepared = await self._with_columns(changed, self._indexing.rules(target))
         return prepared, len(checked.given) - len(changed.given)
 
-    async def _with_columns(self, checked: CheckedMemories) -> PreparedMemories:
-        columns = await self._indexing.columns(list(checked.given.values()))
-        return PreparedMemories(checked.given, dict(zip(checked.given, columns, strict=True)), checked.failed)
+    async def _with_columns(
+        self, checked: CheckedMemories | PreparedMemories, rules: IndexingRules
+    ) -> PreparedMemories:
+        columns = await self._indexing.columns(list(checked.given.values()), rules)
+        return PreparedMemories(checked.given, dict(zip(checked.given, columns, strict=True)), checked.failed, rules)
+
+    def _last_rules(self, namespace: str) -> IndexingRules:
+        return self._rules.get(namespace) or self._indexing.rules(None)
+
+    def _require_rules(self, target: Namespace, made_by: IndexingRules) -> None:
+        """Raises _OtherRules when columns were made by other rules than the namespace's."""
+        rules = self._indexing.rules(target)
+        if self._rules.get(target.name) != rules:
+            if len(self._rules) >= MAX_KNOWN_RULES:
+                self._rules.pop(next(iter(self._rules)))
+            self._rules[target.name] = rules
+        if rules != made_by:
+            raise _OtherRules(rules)
 
     async def store_prepared(
         self,
@@ -113,13 +133,40 @@ class MemoryWrites:
         """Store what `prepare` made ready, in one transaction; nothing left to store makes none."""
         if not prepared.given and key is None:
             return BulkResult((), prepared.failed_items())
+        for _ in range(RULES_ATTEMPTS):
+            try:
+                bulk, due = await self._store(namespace, prepared, partial, skip_unchanged, key)
+            except _OtherRules as other:
+                prepared = await self._with_columns(prepared, other.rules)
+                continue
+            if due:
+                await self._settling.finish(namespace)
+            return bulk
+        raise Overloaded("the namespace's settings kept changing; try again")
+
+    async def _store(
+        self,
+        namespace: str,
+        prepared: PreparedMemories,
+        partial: bool,
+        skip_unchanged: bool,
+        key: IdempotencyKey | None,
+    ) -> tuple[Bulk, bool]:
+        """One transaction; whether window vectors are due."""
+        due = False
 
         async def work(session: WriteSession) -> Bulk:
             target = await namespaces.lock(session, namespace)
+            self._require_rules(target, prepared.rules)
 
             async def store() -> Bulk:
-                batch = MemoryBatch(session, target, self._indexing, skip_unchanged=skip_unchanged, partial=partial)
-                return await batch.store(prepared)
+                nonlocal due
+                batch = MemoryBatch(
+                    session, target, self._indexing, self._settling, skip_unchanged=skip_unchanged, partial=partial
+                )
+                bulk = await batch.store(prepared)
+                due = await batch.settle()
+                return bulk
 
             return await once(
                 session,
@@ -131,7 +178,7 @@ class MemoryWrites:
                 lambda kept: decode_bulk(namespace, kept),
             )
 
-        return await self._database.write(work)
+        return await self._database.write(work), due
 
     async def update(
         self, namespace: str, ref: MemoryRef, fields: Mapping[str, Any], *, key: IdempotencyKey | None = None
@@ -149,9 +196,12 @@ class MemoryWrites:
             return kept
         for _ in range(PATCH_ATTEMPTS):
             try:
-                return await self._try_update(namespace, patches, key)
-            except _Stale:
+                updated, due = await self._try_update(namespace, patches, key)
+            except (_Stale, _OtherRules):
                 continue
+            if due:
+                await self._settling.finish(namespace)
+            return updated
         raise VersionConflict("other writers kept changing the same memories; try again")
 
     async def _kept_update(self, namespace: str, key: IdempotencyKey) -> list[Memory] | None:
@@ -163,19 +213,24 @@ class MemoryWrites:
 
     async def _try_update(
         self, namespace: str, patches: Sequence[MemoryPatch], key: IdempotencyKey | None
-    ) -> list[Memory]:
+    ) -> tuple[list[Memory], bool]:
+        """One attempt; whether window vectors are due."""
         prior = await self._read(namespace, [patch.ref for patch in patches])
         updates = [Update(old, _merged(old, patch)) for old, patch in zip(prior, patches, strict=True)]
-        texts = [place for place, patch in enumerate(patches) if patch.changes.keys() & _TEXT_FIELDS]
-        made = await self._indexing.columns([updates[place].memory for place in texts])
-        columns = dict(zip(texts, made, strict=True))
+        rules = self._last_rules(namespace)
+        columns = await self._patch_columns(patches, updates, rules)
+        due = False
 
         async def work(session: WriteSession) -> list[Memory]:
             target = await namespaces.lock(session, namespace)
+            self._require_rules(target, rules)
 
             async def apply() -> list[Memory]:
+                nonlocal due
                 await _unchanged_since(session, target, patches, prior)
-                done = await MemoryBatch(session, target, self._indexing).write([], list(enumerate(updates)), columns)
+                batch = MemoryBatch(session, target, self._indexing, self._settling)
+                done = await batch.write([], list(enumerate(updates)), columns)
+                due = await batch.settle()
                 return [done[place].memory for place in range(len(patches))]
 
             return await once(
@@ -184,7 +239,20 @@ class MemoryWrites:
                 lambda kept: [memory_from_state(namespace, one) for one in kept],
             )  # fmt: skip
 
-        return await self._database.write(work)
+        return await self._database.write(work), due
+
+    async def _patch_columns(
+        self, patches: Sequence[MemoryPatch], updates: Sequence[Update], rules: IndexingRules
+    ) -> dict[int, SearchColumns]:
+        """New search columns by place: all of them for a new text, else words and cues where a cue may change."""
+        texts = [place for place, patch in enumerate(patches) if patch.changes.keys() & _TEXT_FIELDS]
+        others = [
+            place for place, patch in enumerate(patches)
+            if patch.changes.keys() & _WORD_FIELDS and not patch.changes.keys() & _TEXT_FIELDS
+        ]  # fmt: skip
+        made = await self._indexing.columns([updates[place].memory for place in texts], rules)
+        words = await self._indexing.words_only([updates[place].memory for place in others], rules)
+        return dict(zip([*texts, *others], [*made, *words], strict=True))
 
     async def forget_many(
         self, namespace: str, refs: Sequence[MemoryRef], *, expected_version: int | None = None,
@@ -207,6 +275,7 @@ class MemoryWrites:
         self, namespace: str, where: Where, *, key: IdempotencyKey | None = None
     ) -> list[MemoryId]:
         """Forget every memory that the filter keeps. Raises TooLarge when there are more than 10,000."""
+        due = False
 
         async def work(session: WriteSession) -> list[MemoryId]:
             target = await namespaces.lock_existing(session, namespace)
@@ -216,14 +285,30 @@ class MemoryWrites:
             async def forget() -> list[MemoryId]:
                 require_declared(where, target.settings.payload_paths)
                 limit = validate.MAX_BULK_ITEMS
+                unlocked = await search.matching_ids(session, target.id, where, limit + 1)
+                await self._settling.hold_for_removal(session, target, unlocked.tolist())
                 found = await search.matching_ids(session, target.id, where, limit + 1, lock=True)
                 if len(found) > limit:
                     raise TooLarge(f"the filter matches more than {limit} memories; narrow it")
-                return await memories.delete(session, target.id, found.tolist())
+                nonlocal due
+                gone, due = await self._delete(session, target, found.tolist())
+                return gone
 
             return await once(session, target.id, "forget_where", key, forget, list, list)
 
-        return await self._database.write(work)
+        gone = await self._database.write(work)
+        if due:
+            await self._settling.finish(namespace)
+        return gone
+
+    async def _delete(
+        self, session: WriteSession, target: Namespace, ids: Sequence[int]
+    ) -> tuple[list[MemoryId], bool]:
+        """Delete locked memories; whether window vectors are due."""
+        settlement = self._settling.begin(session, target)
+        await settlement.before(ids)
+        gone = await memories.delete(session, target.id, ids)
+        return gone, await settlement.after()
 
     async def _read(self, namespace: str, refs: Sequence[MemoryRef]) -> list[Memory]:
         async with self._database.read() as session:
@@ -245,6 +330,7 @@ class MemoryWrites:
         erase: bool,
     ) -> list[MemoryId]:
         _bounded(refs)
+        due = False
 
         async def work(session: WriteSession) -> list[MemoryId]:
             target = await namespaces.lock_existing(session, namespace)
@@ -252,14 +338,17 @@ class MemoryWrites:
                 return []
 
             async def remove() -> list[MemoryId]:
-                located = await memories.lock(session, target.id, namespace, refs)
+                nonlocal due
+                known = await memories.locate(session, target.id, refs)
+                await self._settling.hold_for_removal(session, target, sorted(set(known.values())))
+                located = await memories.lock(session, target.id, namespace, refs, to_remove=True)
                 for one in located:
                     conflict = require_version(expected_version, one.memory)
                     if conflict:
                         raise conflict
                 ids = {one.memory.id for one in located}
                 if ids:
-                    await memories.delete(session, target.id, sorted(ids))
+                    _, due = await self._delete(session, target, sorted(ids))
                 if erase:
                     named = {ref.id for ref in refs if ref.id is not None}
                     ids |= {MemoryId(one) for one in await memories.was_known(session, target.id, sorted(named))}
@@ -268,11 +357,22 @@ class MemoryWrites:
 
             return await once(session, target.id, operation, key, remove, list, list)
 
-        return await self._database.write(work)
+        gone = await self._database.write(work)
+        if due:
+            await self._settling.finish(namespace)
+        return gone
 
 
 class _Stale(Exception):
     """A memory changed between the read of a patch and its write."""
+
+
+class _OtherRules(Exception):
+    """Search columns were made by other rules than the namespace's."""
+
+    def __init__(self, rules: IndexingRules) -> None:
+        super().__init__()
+        self.rules = rules
 
 
 async def _unchanged_since(

@@ -8,7 +8,7 @@ from sfm_graph.domain import namespace as domain
 from sfm_graph.domain import validate
 from sfm_graph.domain.namespace import Namespace, NamespaceCounts
 from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor
-from sfm_graph.errors import InvalidInput, ModelMismatch, NamespaceNotFound
+from sfm_graph.errors import Conflict, InvalidInput, ModelMismatch, NamespaceNotFound
 from sfm_graph.hot.cache import HotCache
 from sfm_graph.services.view import View
 from sfm_graph.store import namespaces
@@ -57,20 +57,30 @@ class Namespaces:
         model: Mapping[str, Any] | None,
         existing: bool = False,
     ) -> Namespace:
-        """Make a namespace, or change its settings. A model can be declared until the first vector is stored.
+        """Make a namespace, or change the given settings; `cues` and `linkers` hold for what is stored from then on.
 
-        Raises ModelMismatch when it has another model, NamespaceNotFound when there is none and `existing` is asked.
+        A model can be declared until the first vector is stored. Raises Conflict for another language than that of
+        stored memories, ModelMismatch when it has another model, NamespaceNotFound when there is none and `existing`
+        is asked.
         """
         validate.namespace(name)
-        wanted_settings = domain.namespace_settings(settings) if settings is not None else None
+        if settings is not None:
+            domain.namespace_settings(settings)
         identity = domain.model_identity(model) if model is not None else None
 
         async def work(session: WriteSession) -> Namespace:
             if existing and await namespaces.by_name(session, name) is None:
                 raise NamespaceNotFound(f"there is no namespace {name!r}", namespace=name)
             found = await namespaces.lock(session, name)
-            if wanted_settings is not None:
-                await namespaces.set_settings(session, found, wanted_settings)
+            if settings is not None:
+                wanted = domain.namespace_settings(settings, found.settings)
+                if wanted.language != found.settings.language and await namespaces.has_memories(session, found):
+                    raise Conflict(
+                        f"namespace {name!r} holds memories whose words were cut by the rules of "
+                        f"{found.settings.language}; export it, and import into a new one",
+                        namespace=name,
+                    )
+                await namespaces.set_settings(session, found, wanted)
             if identity is not None and found.model is None:
                 await namespaces.set_model(session, found, await namespaces.model(session, identity))
             stored = await namespaces.lock(session, name)

@@ -8,7 +8,8 @@ from sfm_graph.services.maintenance import Maintenance
 from sfm_graph.services.memory_reads import MemoryReads
 from sfm_graph.services.memory_writes import MemoryWrites
 from sfm_graph.services.namespaces import Namespaces
-from sfm_graph.services.recall import Recalls
+from sfm_graph.services.recall.recalls import Recalls
+from sfm_graph.services.reembed import Reembed
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import Views
@@ -30,5 +31,6 @@ class Services:
     traversal: Traversal
     namespaces: Namespaces
     transfer: Transfer
+    reembed: Reembed
     maintenance: Maintenance
     health: Health

@@ -59,7 +59,8 @@ class Transfer:
     async def export(self, view: View, namespace: str) -> AsyncIterator[bytes]:
         """A namespace as lines of JSON that `import_ndjson` takes: first its memories, then its links, by id.
 
-        Each chunk holds whole lines. Ids, versions, times of change and vectors stay out: an import makes them anew.
+        Each chunk holds whole lines. Ids, versions, times of change, vectors and links of linkers stay out: an import
+        makes them anew.
         Raises NamespaceNotFound at the first chunk.
         """
         found = await view.existing_namespace(namespace)

@@ -71,7 +71,7 @@ class WalkRunner:
         algorithm: Algorithm[T],
     ) -> tuple[T, Ground]:
         """As `run`, with the ground that it ran on."""
-        work = Work(MAX_LINKS, time.monotonic() + self.deadline_seconds)
+        work = self.work()
         if view is not None:
             ground = await self.ground(view, namespace, walk)
             ids = await self._resolved(view, namespace, refs)
@@ -111,6 +111,10 @@ class WalkRunner:
         finally:
             unchanged.cancel()
         return await ground.finished(drive), ground
+
+    def work(self) -> Work:
+        """What one walk that begins now may do."""
+        return Work(MAX_LINKS, time.monotonic() + self.deadline_seconds)
 
     async def ground(self, view: View, namespace: str, walk: WalkFilter) -> Ground:
         """Where walks of a namespace run at a view's snapshot. Raises MemoryNotFound for an unknown namespace."""

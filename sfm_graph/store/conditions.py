@@ -55,6 +55,7 @@ links = sa.table(
     sa.column("updated_at", sa.DateTime(timezone=True)),
     sa.column("valid_from", sa.DateTime(timezone=True)),
     sa.column("valid_to", sa.DateTime(timezone=True)),
+    sa.column("maker", sa.Text),
 ).alias("l")
 
 

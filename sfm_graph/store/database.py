@@ -105,6 +105,10 @@ class ReadSession(Session):
 class WriteSession(Session):
     """A read-committed transaction that is committed when the work returns."""
 
+    async def lock_table(self, name: str) -> None:
+        """Let no other transaction write to a table or lock its rows until this one ends; waits its turn for it."""
+        await self._connection.execute(sql.SQL("lock table {} in exclusive mode").format(sql.Identifier(name)))
+
 
 class Database:
     """A pool of connections to one Postgres database. Opened and closed by the composition root."""

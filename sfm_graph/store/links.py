@@ -90,7 +90,7 @@ async def insert(session: WriteSession, namespace_id: int, namespace: str, rows:
 async def update(
     session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[tuple[LinkId, LinkRow]]
 ) -> list[Link]:
-    """Replace weight, properties and valid_to of locked links, logged. In any order."""
+    """Replace weight, properties and valid_to of locked links, logged, in any order; a linker's become callers'."""
     stored = await session.rows(
         "link_update",
         namespace_id=namespace_id,

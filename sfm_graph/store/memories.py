@@ -11,9 +11,11 @@ import orjson
 from sfm_graph.domain.identity import Coordinate, MemoryId, MemoryRef
 from sfm_graph.domain.inputs import digest
 from sfm_graph.domain.memory import Memory, NewMemory
+from sfm_graph.domain.names import head_of, name_id
 from sfm_graph.store.database import ReadSession, Row, Session, WriteSession
 from sfm_graph.store.rows import MEMORY_WIDTH, memory_from_row
 from sfm_graph.store.search_columns import SearchColumns
+from sfm_graph.store.vector_types import HalfVector
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,12 @@ def array_text(coordinate: Coordinate) -> str:
     return "{" + ",".join(map(repr, coordinate)) + "}"
 
 
-async def lock(session: WriteSession, namespace_id: int, namespace: str, refs: Iterable[MemoryRef]) -> list[Located]:
+async def lock(
+    session: WriteSession, namespace_id: int, namespace: str, refs: Iterable[MemoryRef], *, to_remove: bool = False
+) -> list[Located]:
     """The memories that exist behind references, in id order, locked until the transaction ends."""
-    rows = await session.rows("memory_lock", namespace_id=namespace_id, **references(refs))
+    statement = "memory_lock_out" if to_remove else "memory_lock"
+    rows = await session.rows(statement, namespace_id=namespace_id, **references(refs))
     return [Located(memory_from_row(namespace, row), bytes(row[MEMORY_WIDTH])) for row in rows]
 
 
@@ -64,7 +69,7 @@ async def resolve(session: WriteSession, namespace_id: int, refs: Iterable[Memor
     return _by_ref(await session.rows("memory_resolve", namespace_id=namespace_id, **references(set(refs))))
 
 
-async def locate(session: ReadSession, namespace_id: int, refs: Iterable[MemoryRef]) -> dict[MemoryRef, MemoryId]:
+async def locate(session: Session, namespace_id: int, refs: Iterable[MemoryRef]) -> dict[MemoryRef, MemoryId]:
     """The ids behind references, for reading. Unknown ones are missing from the answer."""
     return _by_ref(await session.rows("memory_locate", namespace_id=namespace_id, **references(set(refs))))
 
@@ -143,9 +148,12 @@ async def insert(
         namespace_id=namespace_id,
         model_id=model_id,
         coordinate=[array_text(memory.coordinate or ()) for memory, _ in memories],
-        places=[place for place, (_, search) in enumerate(memories, start=1) for _ in search.vectors],
+        places=[place for place, (_, search) in enumerate(memories, start=1) for _ in search.vectors or ()],
+        parts=[part for _, search in memories for part in range(len(search.vectors or ()))],
+        embeddings=[vector for _, search in memories for vector in search.vectors or ()],
+        name_places=[place for place, (_, search) in enumerate(memories, start=1) for _ in search.cues.names],
         **_columns([memory for memory, _ in memories]),
-        **_search_columns(namespace_id, [search for _, search in memories]),
+        **_word_columns(namespace_id, [search for _, search in memories]),
     )
     return [(row[0], Stamp(*row[1:])) for row in rows]
 
@@ -179,34 +187,54 @@ async def was_known(session: WriteSession, namespace_id: int, ids: Sequence[int]
     return {row[0] for row in await session.rows("memory_was_known", namespace_id=namespace_id, ids=list(ids))}
 
 
-async def insert_search(
+async def replace_search(
     session: WriteSession, namespace_id: int, model_id: int, columns: Sequence[tuple[MemoryId, SearchColumns]]
 ) -> None:
-    """Insert the words and vectors of memories that have none."""
+    """Replace the words, cues and names of locked memories, and the vectors of those whose columns bring some."""
+    await session.run("words_delete", namespace_id=namespace_id, ids=[memory_id for memory_id, _ in columns])
     await session.run(
-        "search_insert",
+        "words_insert",
         namespace_id=namespace_id,
-        model_id=model_id,
         word_ids=[memory_id for memory_id, _ in columns],
-        embedding_ids=[memory_id for memory_id, search in columns for _ in search.vectors],
-        **_search_columns(namespace_id, [search for _, search in columns]),
+        name_owners=[memory_id for memory_id, search in columns for _ in search.cues.names],
+        **_word_columns(namespace_id, [search for _, search in columns]),
     )
+    embedded = [(memory_id, search.vectors) for memory_id, search in columns if search.vectors is not None]
+    if embedded:
+        await session.run("embeddings_delete", namespace_id=namespace_id, ids=[one for one, _ in embedded])
+        rows = [(memory_id, part, vector) for memory_id, own in embedded for part, vector in enumerate(own)]
+        await insert_vectors(session, namespace_id, model_id, rows)
 
 
-async def delete_search(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> None:
-    """Delete the words and vectors of memories whose text is replaced."""
-    await session.run("words_delete", namespace_id=namespace_id, ids=list(ids))
-    await session.run("embeddings_delete", namespace_id=namespace_id, ids=list(ids))
+async def insert_vectors(
+    session: WriteSession, namespace_id: int, model_id: int, rows: Sequence[tuple[int, int, HalfVector]]
+) -> None:
+    """Insert (memory, part, vector) rows that are not there."""
+    await session.run(
+        "embeddings_insert", namespace_id=namespace_id, model_id=model_id, ids=[row[0] for row in rows],
+        parts=[row[1] for row in rows], embeddings=[row[2] for row in rows],
+    )  # fmt: skip
 
 
-def _search_columns(namespace_id: int, columns: Sequence[SearchColumns]) -> dict[str, list[Any]]:
+def _word_columns(namespace_id: int, columns: Sequence[SearchColumns]) -> dict[str, list[Any]]:
+    named = [name for search in columns for name in search.cues.names]
     return {
         "lengths": [search.length for search in columns],
         "terms": [search.terms for search in columns],
         "lexemes": [f"@{namespace_id} {search.lexemes}".rstrip() for search in columns],
-        "parts": [part for search in columns for part in range(len(search.vectors))],
-        "embeddings": [vector for search in columns for vector in search.vectors],
+        "authors": [search.cues.author for search in columns],
+        "dates": [search.cues.date for search in columns],
+        "sequences": [search.cues.sequence for search in columns],
+        "positions": [search.cues.position for search in columns],
+        "proper_names": [_array_text(map(name_id, search.cues.proper_names)) for search in columns],
+        "names": [" ".join(name) for name in named],
+        "heads": [head_of(name) for name in named],
+        "name_ids": [name_id(name) for name in named],
     }
+
+
+def _array_text(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _columns(memories: Sequence[NewMemory]) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ from sfm_graph.domain.namespace import (
 from sfm_graph.errors import NamespaceNotFound
 from sfm_graph.store.database import LostRace, Session, WriteSession
 
-_TABLES = ("links", "embeddings", "words", "memories", "changes", "keys")
+_TABLES = ("links", "embeddings", "words", "names", "memories", "changes", "keys")
 
 
 async def by_name(session: Session, name: str) -> Namespace | None:
@@ -45,6 +45,11 @@ async def lock_existing(session: WriteSession, name: str) -> Namespace | None:
 async def page(session: Session, after: str, limit: int) -> list[Namespace]:
     """Up to `limit` namespaces whose name comes after `after`, by name."""
     return [_namespace(row) for row in await session.rows("namespace_list", after=after, limit=limit)]
+
+
+async def has_memories(session: WriteSession, namespace: Namespace) -> bool:
+    """Whether anything is stored in a namespace; none is from then on until the transaction ends."""
+    return bool((await session.one("namespace_has_memories", namespace_id=namespace.id))[0])
 
 
 async def set_settings(session: WriteSession, namespace: Namespace, settings: NamespaceSettings) -> None:

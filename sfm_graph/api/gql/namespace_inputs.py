@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import strawberry
+from strawberry.scalars import JSON
 
 from sfm_graph.api.gql.inputs import needed, optional
 
@@ -25,11 +26,22 @@ class CreateNamespaceInput:
     payload_paths: list[str] | None = optional(
         "Payload paths (a.b.c) that `where` may compare by order (gt, gte, lt, lte), at most 16.", None
     )
+    language: str | None = optional(
+        "Whose rules reduce words to stems: a Snowball language such as english, or none; fixed once something is "
+        "stored. Default english.",
+        None,
+    )
+    cues: JSON | None = optional(
+        'The payload fields that cues are read from, such as {"author": ["speaker"], "sequence": ["chat_id"]}.', None
+    )
+    linkers: JSON | None = optional('Linkers switched on or off, such as {"similarity": true}.', None)
     model: EmbeddingModelInput | None = optional("The model of its vectors; by default the first vector's.", None)
 
     def settings(self) -> dict[str, Any] | None:
         """The settings' JSON form; None when not given."""
-        return None if self.payload_paths is None else {"payload_paths": self.payload_paths}
+        given = {name: getattr(self, name) for name in ("payload_paths", "language", "cues", "linkers")}
+        given = {name: value for name, value in given.items() if value is not None}
+        return given or None
 
     def declared_model(self) -> dict[str, Any] | None:
         """The model's JSON form; None when not given."""

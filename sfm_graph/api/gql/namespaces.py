@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Self
 
 import strawberry
+from strawberry.scalars import JSON
 
 from sfm_graph.api.gql.context import SEARCH_NODES, Context, GraphInfo
 from sfm_graph.api.gql.page_info import PageInfo
@@ -18,6 +19,9 @@ class NamespaceSettings:
     """Settings of a namespace."""
 
     payload_paths: list[str] = strawberry.field(description="Payload paths that `where` may compare by order.")
+    language: str = strawberry.field(description="Whose rules reduce words to stems.")
+    cues: JSON = strawberry.field(description="The payload fields that cues are read from.")
+    linkers: JSON = strawberry.field(description="Linkers switched on or off; the others are as by default.")
 
 
 @strawberry.type(description="The identity of an embedding model.")
@@ -78,11 +82,10 @@ class Namespace:
     @classmethod
     def from_domain(cls, one: namespace.Namespace) -> Self:
         """The GraphQL form of a namespace."""
-        paths = [".".join(path) for path in one.settings.payload_paths]
         model = one.model.identity if one.model else None
         return cls(
             name=one.name,
-            settings=NamespaceSettings(payload_paths=paths),
+            settings=NamespaceSettings(**one.settings.as_json()),
             model=EmbeddingModel(name=model.name, revision=model.revision, dimension=model.dimension)
             if model
             else None,

@@ -75,8 +75,9 @@ class Query:
         return await reads.memories(info.context, namespace, where, order_by, first, after)
 
     @resolver(
-        "The memories that a text recalls, best first: candidates by vectors (dense) and by words (lexical), fused "
-        "by weight. Only what is valid now; as many as asked for while there are as many."
+        "The memories that a text recalls, best first: found by vectors and by words, their own and those of their "
+        "windows in a sequence, raised where the query says their name, author or date, and pulled towards the best "
+        "few along links and shared names. Only what is valid now; as many as asked for while there are as many."
     )
     async def recall(
         self,
@@ -90,14 +91,33 @@ class Query:
         where: WhereArg = None,
         weights: Annotated[
             RecallWeights | None,
-            strawberry.argument(description="How much each leg counts; null: as suits the model."),
+            strawberry.argument(description="How much each part counts; null: the defaults."),
         ] = None,
         embedding: Annotated[
             Vector | None, strawberry.argument(description="The query's vector, instead of the computed one.")
         ] = None,
+        near: Annotated[
+            MemoryRef | None,
+            strawberry.argument(description="A memory, or any coordinate, that hits should rather be near to."),
+        ] = None,
+        expand: Annotated[
+            int, strawberry.argument(description="Up to so many memories linked with hits come along, 0 to 20.")
+        ] = 0,
+        diversity: Annotated[
+            float, strawberry.argument(description="How much likeness to better hits costs, 0 to 1.")
+        ] = 0.0,
+        fold: Annotated[
+            bool, strawberry.argument(description="Whether near-duplicates of a better hit are folded into it.")
+        ] = False,
+        rerank: Annotated[
+            bool, strawberry.argument(description="Whether the service's reranker, if it has one, takes part.")
+        ] = True,
         explain: Annotated[bool, strawberry.argument(description="Whether edges have an explanation.")] = True,
     ) -> RecallConnection:
-        asked = reads.recall_query(query, first, kinds, where, weights, embedding)
+        asked = reads.recall_query(
+            namespace, query, first=first, kinds=kinds, where=where, weights=weights, embedding=embedding, near=near,
+            expand=expand, diversity=diversity, fold=fold, rerank=rerank,
+        )  # fmt: skip
         return await reads.recall(info.context, namespace, asked, explain=explain)
 
     @resolver("The memories within `depth` links of any start, and every link between them that the walk follows.")

@@ -1,23 +1,22 @@
 """What several fields read: a page, or what a text recalls, counted against the request's bounds."""
 
 import asyncio
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sfm_graph.api.gql import connections, types
 from sfm_graph.api.gql.context import SEARCH_NODES, Context, FilterKey, LinksOf
 from sfm_graph.api.gql.inputs import MemoryOrder, RecallWeights
 from sfm_graph.api.gql.inputs import MemoryRef as RefInput
 from sfm_graph.api.gql.where import MemoryWhere, where_of
-from sfm_graph.domain import identity, inputs, validate
-from sfm_graph.domain import recall as recall_domain
+from sfm_graph.domain import identity, inputs, recall_inputs, validate
 from sfm_graph.domain.identity import Entity, LinkId, MemoryId
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import Memory, MemoryKind
 from sfm_graph.domain.page import MAX_PAGE, OrderBy, page_size
 from sfm_graph.domain.recall import RecallQuery
 from sfm_graph.domain.walk import WalkFilter
-from sfm_graph.errors import InvalidInput, MemoryNotFound, TooLarge
+from sfm_graph.errors import MemoryNotFound, TooLarge
 
 
 async def nodes(context: Context, ids: Sequence[str]) -> "list[types.Node | None]":
@@ -96,12 +95,19 @@ async def links(
 
 
 def recall_query(
+    namespace: str,
     text: str,
+    *,
     first: int,
     kinds: Sequence[MemoryKind] | None,
     where: MemoryWhere | None,
     weights: RecallWeights | None,
     embedding: object,
+    near: RefInput | None,
+    expand: int,
+    diversity: float,
+    fold: bool,
+    rerank: bool,
 ) -> RecallQuery:
     """A validated recall. Raises InvalidInput."""
     return RecallQuery(
@@ -109,15 +115,14 @@ def recall_query(
         first=page_size(first),
         kinds=tuple(dict.fromkeys(kinds or ())),
         where=where_of(where),
-        weights=_weights(weights) if weights else None,
+        weights=recall_inputs.recall_weights(weights.given() if weights else {}),
         embedding=None if embedding is None else validate.embedding(embedding),
+        near=None if near is None else near.within(namespace),
+        expand=recall_inputs.expand(expand),
+        diversity=recall_inputs.diversity(diversity),
+        fold=fold,
+        rerank=rerank,
     )
-
-
-def _weights(given: RecallWeights) -> recall_domain.RecallWeights:
-    if min(given.dense, given.lexical) < 0 or not 0 < given.dense + given.lexical < math.inf:
-        raise InvalidInput("weights must be >= 0, and one of them more", field="weights")
-    return recall_domain.RecallWeights(given.dense, given.lexical)
 
 
 async def recall(
@@ -128,7 +133,7 @@ async def recall(
     await context.spend(SEARCH_NODES)
     async with context.reading() as view:
         found = await context.services.recalls.recall(view, namespace, query)
-    return await connections.RecallConnection.of(context, found.hits, explain=explain)
+    return await connections.RecallConnection.of(context, found, explain=explain)
 
 
 async def similar(context: Context, memory: "types.Memory", first: int) -> "connections.RecallConnection":
@@ -139,4 +144,4 @@ async def similar(context: Context, memory: "types.Memory", first: int) -> "conn
     async with context.reading() as view:
         found = await context.services.recalls.recall(view, memory.namespace, RecallQuery(text, size + 1))
     others = tuple(hit for hit in found.hits if hit.memory.id != memory.row)
-    return await connections.RecallConnection.of(context, others[:size], explain=True)
+    return await connections.RecallConnection.of(context, replace(found, hits=others[:size]), explain=True)

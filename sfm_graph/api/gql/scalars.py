@@ -28,7 +28,11 @@ strawberry.enum(
 strawberry.enum(Direction, description="Which links of a memory count: from it, to it, or either way.")
 strawberry.enum(OrderField, description="What a listing is ordered by. KEY lists only the memories that have one.")
 strawberry.enum(WriteOperation, description="What a write did. UNCHANGED: nothing would have been different.")
-strawberry.enum(Leg, description="One way to find candidates. DENSE: by vectors. LEXICAL: by words (BM25).")
+strawberry.enum(
+    Leg,
+    description="A part of a score. DENSE, LEXICAL: found by vectors, by words (BM25); the same of its window in a "
+    "sequence. NAME, AUTHOR, DATE: the query says it. GRAPH: pulled up along a link or a shared name.",
+)
 
 
 def _object(value: Any) -> Any:

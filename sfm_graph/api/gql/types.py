@@ -132,6 +132,7 @@ class Link(Node):
     updated_at: datetime = strawberry.field(description="When it was last changed.")
     valid_from: datetime | None = strawberry.field(description="When it becomes valid; null: it always was.")
     valid_to: datetime | None = strawberry.field(description="When it stops being valid; null: never.")
+    maker: str | None = strawberry.field(description="The linker that made it; null: a caller did.")
 
     @classmethod
     def from_domain(cls, one: link.Link) -> Self:
@@ -140,7 +141,7 @@ class Link(Node):
             id=strawberry.ID(one.global_id), namespace=one.namespace, source_row=one.source_id,
             target_row=one.target_id, type=one.type, weight=one.weight, properties=JSON(one.properties),
             version=one.version, created_at=one.created_at, updated_at=one.updated_at, valid_from=one.valid_from,
-            valid_to=one.valid_to,
+            valid_to=one.valid_to, maker=one.maker,
         )  # fmt: skip
 
     @resolver("The memory that it leads from.")

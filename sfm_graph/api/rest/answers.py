@@ -13,7 +13,7 @@ from sfm_graph.domain.link import Link, StoredLink
 from sfm_graph.domain.memory import BulkResult, Memory, StoredMemory, WriteOperation
 from sfm_graph.domain.namespace import ModelIdentity, Namespace
 from sfm_graph.domain.page import Page
-from sfm_graph.domain.recall import Hit, LegScore
+from sfm_graph.domain.recall import Carrier, Hit, LegScore
 from sfm_graph.services.namespaces import NamespaceStatistics
 
 Json = dict[str, Any]
@@ -69,6 +69,7 @@ def link_json(link: Link) -> Json:
         "updated_at": link.updated_at,
         "valid_from": link.valid_from,
         "valid_to": link.valid_to,
+        "maker": link.maker,
     }
 
 
@@ -112,7 +113,24 @@ def next_cursor(page: Page[Any]) -> str | None:
 
 def hit_json(hit: Hit) -> Json:
     """A recalled memory with its explained score."""
-    return {"memory": memory_json(hit.memory), "score": hit.score, "legs": legs_json(hit.legs)}
+    return {
+        "memory": memory_json(hit.memory),
+        "score": hit.score,
+        "legs": legs_json(hit.legs),
+        "path": _carrier_json(hit.carrier, hit.memory.namespace) if hit.carrier else None,
+        "duplicates": [encode_global_id(Entity.MEMORY, hit.memory.namespace, one) for one in hit.duplicates],
+        "expanded": hit.expanded,
+    }
+
+
+def _carrier_json(carrier: Carrier, namespace: str) -> Json:
+    """What carried score to a hit from a better one."""
+    return {
+        "from": carrier.seed.global_id,
+        "link": None if carrier.link is None else encode_global_id(Entity.LINK, namespace, carrier.link),
+        "name": carrier.name,
+        "share": carrier.share,
+    }
 
 
 def legs_json(legs: Sequence[LegScore]) -> list[Json]:

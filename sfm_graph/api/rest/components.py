@@ -61,6 +61,7 @@ COMPONENTS: Properties = {
         updated_at=_TIME,
         valid_from=_OPEN_TIME,
         valid_to=_OPEN_TIME,
+        maker={**_MAYBE_STRING, "description": "The linker that made it; null: a caller"},
     ),
     "Leg": answer(
         leg=string(enum=["dense", "lexical"]),
@@ -80,7 +81,16 @@ MEMORIES = many(_MEMORY)
 MATCHES = answer(matches=MEMORIES)
 BATCHES = answer(batches=many(MEMORIES))
 _LEGS = many(component("Leg"))
-SCORED = answer(results=many(answer(memory=_MEMORY, score=FLOAT, legs=_LEGS)))
+_ID_OR_NULL = {"type": ["string", "null"]}
+_CARRIER = answer(**{"from": string(), "link": _ID_OR_NULL, "name": _ID_OR_NULL, "share": FLOAT})
+SCORED = answer(
+    results=many(
+        answer(
+            memory=_MEMORY, score=FLOAT, legs=_LEGS, path={"anyOf": [_CARRIER, {"type": "null"}]},
+            duplicates=many(string()), expanded=flag("Whether it came along with a hit, by `expand`"),
+        )
+    )
+)  # fmt: skip
 _PARTS = answer(query=FLOAT, text=_MAYBE_NUMBER, near=_MAYBE_NUMBER, recent=_MAYBE_NUMBER)
 IN_CONTEXT = answer(results=many(answer(memory=_MEMORY, score=FLOAT, context=_PARTS, legs=_LEGS)))
 BULK = answer(

@@ -9,8 +9,9 @@ from sfm_graph.api.rest import components, schemas
 from sfm_graph.api.rest.answers import JsonResponse, context_hit_json, hit_json, memories_json
 from sfm_graph.api.rest.call import Call, body_call
 from sfm_graph.api.rest.documented import documented
-from sfm_graph.domain import validate
+from sfm_graph.domain import recall_inputs, validate
 from sfm_graph.domain.context import MAX_RECENT_COORDINATES, RecallContext
+from sfm_graph.domain.inputs import memory_ref
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.recall import MAX_RECALL, Recall, RecallQuery, RecallWeights
 from sfm_graph.domain.where import parse_filters
@@ -19,7 +20,6 @@ from sfm_graph.services.context import recall_in_context
 
 router = APIRouter(tags=["recall"])
 _RECALL = documented("The memories that fit a query best", components.MATCHES, body=schemas.RECALL)
-_DENSE_ONLY = RecallWeights(dense=1.0, lexical=0.0)
 
 
 @router.post("/recall", **_RECALL)
@@ -82,9 +82,26 @@ def _query(call: Call) -> RecallQuery:
         first=call.integer("top_k", 5, high=MAX_RECALL),
         kinds=_kinds(call.get("kind")),
         where=parse_filters(call.get("filters")),
-        weights=None if call.flag("hybrid", default=True) else _DENSE_ONLY,
+        weights=_weights(call),
         embedding=None if embedding is None else validate.embedding(embedding),
+        near=None if call.get("near") is None else memory_ref(call.namespace, call.get("near")),
+        expand=recall_inputs.expand(_given(call, "expand", 0)),
+        diversity=recall_inputs.diversity(_given(call, "diversity", 0.0)),
+        fold=call.flag("fold", default=False),
+        rerank=call.flag("rerank", default=True),
     )
+
+
+def _weights(call: Call) -> RecallWeights:
+    if not call.flag("hybrid", default=True):
+        return recall_inputs.DENSE_ONLY
+    return recall_inputs.recall_weights(_given(call, "weights", {}))
+
+
+def _given(call: Call, field: str, default: object) -> object:
+    """A field's value; null is as if it were not given."""
+    value = call.get(field)
+    return default if value is None else value
 
 
 def _kinds(value: object) -> tuple[MemoryKind, ...]:

@@ -3,14 +3,18 @@
 They describe; `domain.inputs` and `domain.validate` judge.
 """
 
+from dataclasses import fields
 from typing import Any
 
 from sfm_graph.domain import validate
 from sfm_graph.domain.context import MAX_RECENT_COORDINATES
+from sfm_graph.domain.cues import MAX_CUE_FIELDS, CueFields
 from sfm_graph.domain.memory import MemoryKind
-from sfm_graph.domain.namespace import MAX_DECLARED_PATHS
+from sfm_graph.domain.namespace import MAX_DECLARED_PATHS, MAX_LINKERS
 from sfm_graph.domain.page import MAX_PAGE, OrderField
-from sfm_graph.domain.recall import MAX_RECALL
+from sfm_graph.domain.recall import MAX_EXPAND, MAX_RECALL
+from sfm_graph.domain.recall_inputs import WEIGHT_NAMES
+from sfm_graph.domain.words import LANGUAGES
 
 Schema = dict[str, Any]
 Properties = dict[str, Schema]
@@ -171,6 +175,14 @@ RANGE: Properties = {
     **PAGE,
 }
 
+WEIGHTS: Schema = {
+    "type": "object",
+    "description": "How much each part of recall counts, from 0; 0 turns it off. docs/recall.md says the defaults",
+    "properties": {
+        name: OBJECT if name == "link_types" else {"type": "number", "minimum": 0} for name in WEIGHT_NAMES
+    },
+    "additionalProperties": False,
+}
 QUERY: Properties = {
     "query": string("", most=validate.MAX_QUERY_CHARS),
     "top_k": integer(1, MAX_RECALL, "How many memories", default=5),
@@ -178,6 +190,18 @@ QUERY: Properties = {
     "filters": {**OBJECT, "description": "A filter; a name that is none of its fields is a key of the payload"},
     "hybrid": flag("False leaves out the words and searches by vector alone", default=True),
     "embedding": MEMORY_FIELDS["embedding"],
+    "weights": WEIGHTS,
+    "near": {**REF, "description": "A memory, or any coordinate, that hits should rather be near to"},
+    "expand": integer(0, MAX_EXPAND, "Up to so many memories linked with hits come along", default=0),
+    "diversity": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "default": 0,
+        "description": "How much likeness to better hits costs",
+    },
+    "fold": flag("Whether near-duplicates of a better hit are folded into it"),
+    "rerank": flag("Whether the service's reranker, if it has one, takes part", default=True),
 }
 RECALL = body(QUERY, "query")
 CONTEXT: Schema = {
@@ -242,7 +266,23 @@ NAMESPACE_PUT = body(
                 "payload_paths": many(
                     string(least=1, most=512, pattern=r"^[a-z_]+(\.[a-z_]+)*$"),
                     "Payload paths that filters may compare by gt, gte, lt, lte", most=MAX_DECLARED_PATHS,
-                )
+                ),
+                "language": {
+                    "enum": sorted(LANGUAGES), "default": "english",
+                    "description": "Whose rules reduce words to stems; fixed once something is stored",
+                },
+                "cues": {
+                    "type": "object", "description": "The payload fields that cues are read from",
+                    "properties": {
+                        field.name: many(string(least=1, most=256), most=MAX_CUE_FIELDS)
+                        for field in fields(CueFields)
+                    },
+                    "additionalProperties": False,
+                },
+                "linkers": {
+                    "type": "object", "description": "Linkers switched on or off",
+                    "additionalProperties": {"type": "boolean"}, "maxProperties": MAX_LINKERS,
+                },
             },
             "additionalProperties": False,
         },

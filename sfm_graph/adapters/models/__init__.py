@@ -1,0 +1,1 @@
+"""Running and reaching models: what embedders and rerankers share."""

@@ -1,0 +1,1 @@
+"""Rerankers: cross-encoders in the process or behind HTTP."""

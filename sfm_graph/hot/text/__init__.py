@@ -1,0 +1,1 @@
+"""A hot namespace's text: words, cues and vectors in memory."""

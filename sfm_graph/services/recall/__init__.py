@@ -1,0 +1,1 @@
+"""Recall, in the order of its steps: question, legs, board, pulling, hits."""

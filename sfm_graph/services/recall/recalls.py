@@ -1,0 +1,92 @@
+"""Recall: legs on one snapshot, joined, pulled along links, explained."""
+
+import numpy as np
+
+from sfm_graph.domain.fusion import Ints, pulled, ranking, to_be_read
+from sfm_graph.domain.identity import MemoryRef
+from sfm_graph.domain.namespace import ModelIdentity, Namespace
+from sfm_graph.domain.recall import Recall, RecallQuery
+from sfm_graph.errors import MemoryNotFound
+from sfm_graph.services.hot_text import HotText
+from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.memory_reads import require_declared
+from sfm_graph.services.recall.board import Boards, Nearness, Ranked
+from sfm_graph.services.recall.hits import Hits
+from sfm_graph.services.recall.legs import HotLegs, Legs, SqlLegs
+from sfm_graph.services.recall.pulling import Pulling
+from sfm_graph.services.recall.question import Question, question_of
+from sfm_graph.services.recall.reranking import Reranking
+from sfm_graph.services.view import View
+from sfm_graph.services.walk_runner import WalkRunner
+from sfm_graph.store import memories, traits
+
+_NOTHING = Recall(())
+
+
+class Recalls:
+    """Finds memories by meaning, words, names and links."""
+
+    def __init__(self, indexing: Indexing, hot_text: HotText, runner: WalkRunner, reranking: Reranking) -> None:
+        self._indexing = indexing
+        self._hot_text = hot_text
+        self._runner = runner
+        self._reranking = reranking
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model of new namespaces."""
+        return self._indexing.identity
+
+    async def recall(self, view: View, namespace: str, query: RecallQuery) -> Recall:
+        """The `first` best memories that the filter keeps and that are valid now, best first.
+
+        Never fewer than `first` while the namespace holds as many with a vector, unless duplicates are folded.
+        Raises ModelMismatch when the query cannot be embedded with the namespace's model, EmbedderUnavailable,
+        MemoryNotFound for an unknown `near`, InvalidInput for weights that turn every leg off.
+        """
+        found = await view.namespace(namespace)
+        if found is None:
+            return _NOTHING
+        require_declared(query.where, found.settings.payload_paths)
+        question = await question_of(view, found, query, self._indexing)
+        legs = await self._legs(view, found, question)
+        pulling = Pulling(self._runner, view, namespace, legs)
+        ranked = await self._ranked(view, found, legs, pulling, query)
+        return await Hits(view, found, legs, pulling, self._reranking).of(ranked)
+
+    async def _legs(self, view: View, namespace: Namespace, question: Question) -> Legs:
+        index = await self._hot_text.at(view, namespace)
+        legs = SqlLegs(view, namespace, question) if index is None else HotLegs(view, namespace, index, question)
+        await legs.run()
+        return legs
+
+    async def _ranked(
+        self, view: View, namespace: Namespace, legs: Legs, pulling: Pulling, query: RecallQuery
+    ) -> Ranked:
+        boards = Boards(legs, await legs.named())
+        near = None if query.near is None else await _located(view, namespace, pulling, query.near)
+        board = await boards.of(ids := await boards.candidates(), await _placed(view, namespace, near, ids))
+        pulls = await pulling.pulls(board)
+        fresh = to_be_read(board, pulls)
+        if len(fresh):
+            board = board.extended(await boards.of(fresh, await _placed(view, namespace, near, fresh)))
+        final = pulled(board, pulls)
+        return Ranked(board, pulls, final, ranking(board.ids, final.scores), boards.reach(board))
+
+
+async def _located(view: View, namespace: Namespace, pulling: Pulling, ref: MemoryRef) -> Nearness:
+    """What a reference is near to. A coordinate need not be any memory's."""
+    found = (await memories.find(view.session, namespace.id, namespace.name, [ref]))[0]
+    if found is None and ref.coordinate is None:
+        raise MemoryNotFound(f"no memory with {ref} in {namespace.name!r}", namespace=namespace.name)
+    if found is None:
+        return Nearness(None, ref.coordinate, np.empty(0, np.int64))
+    steps, _ = await pulling.neighbours(np.array([found.id], np.int64))
+    return Nearness(found.id, found.coordinate, steps.targets)
+
+
+async def _placed(view: View, namespace: Namespace, near: Nearness | None, ids: Ints) -> Nearness | None:
+    if near is None:
+        return None
+    places = await traits.coordinates(view.session, namespace.id, ids)
+    return Nearness(near.memory_id, near.coordinate, near.neighbours, places)
