@@ -150,8 +150,8 @@ class Hit:
 class Recall:
     """The hits, best first, ties by id; and how they were found.
 
-    `hot` False: a namespace over the memory budget was searched in SQL, without windows' words, shared names and
-    dates. `reranked` False: there was no reranker, or it did not answer in time.
+    `hot` False: a namespace over the memory budget was searched in SQL, without windows and shared names.
+    `reranked` False: there was no reranker, or it did not answer in time.
     """
 
     hits: tuple[Hit, ...]

@@ -1,27 +1,24 @@
 """Making words, cues, names, windows and links of every memory anew, beside reads and writes."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.windows import Place
-from sfm_graph.errors import NamespaceNotFound, Overloaded
+from sfm_graph.errors import NamespaceNotFound
 from sfm_graph.services.indexing import Indexing, IndexingRules
-from sfm_graph.services.linking.linking import MAX_SOURCES, Linking, as_given
+from sfm_graph.services.linking.linking import Linking, as_given
+from sfm_graph.services.linking.relinking import Relinking
+from sfm_graph.services.patience import patiently
 from sfm_graph.services.windows import Windows
 from sfm_graph.store import linking, memories, namespaces
 from sfm_graph.store import reembed as store
 from sfm_graph.store import windows as window_store
 from sfm_graph.store.database import Database, WriteSession
 
-T = TypeVar("T")
-
 # Writers that meet a batch wait for its end: some 0.1 s.
 BATCH = 100
-# A batch that keeps losing against writers is tried so often.
-ATTEMPTS = 20
 
 
 class _Batch(NamedTuple):
@@ -40,22 +37,20 @@ class Rewording:
         self._database = database
         self._indexing = indexing
         self._windows = windows
-        self._linking = linking
+        self._relinking = Relinking(database, linking)
 
     async def run(self, name: str, advance: Callable[[int], None]) -> int:
         """How many memories were seen to; `advance` hears of each twice. Safe to end anywhere and to begin again."""
         # First all words and names, then the links that linkers make of them.
         count = await self._words(name, advance)
-        linked: Sequence[int] = [0]
-        while linked := await self._patiently(partial(self._links, name, linked[-1])):
-            advance(len(linked))
+        await self._relinking.run(name, advance)
         return count
 
     async def _words(self, name: str, advance: Callable[[int], None]) -> int:
         after, count = 0, 0
         rules: IndexingRules | None = None
         while True:
-            batch = await self._patiently(partial(self._some, name, after))
+            batch = await patiently(self._database, partial(self._some, name, after))
             if batch.due:
                 await self._windows.fill(name)
             if rules is not None and batch.rules != rules:
@@ -85,23 +80,9 @@ class Rewording:
         await store.reindexed(session, target.id, ids)
         return _Batch(ids[-1], len(ids), due, rules)
 
-    async def _links(self, name: str, after: int, session: WriteSession) -> Sequence[int]:
-        target = await self._target(session, name)
-        # Memories before names, as writers lock them.
-        await linking.page(session, target.id, name, after, MAX_SOURCES)
-        return await self._linking.relink(session, target, after)
-
     @staticmethod
     async def _target(session: WriteSession, name: str) -> Namespace:
         target = await namespaces.lock_existing(session, name)
         if target is None:
             raise NamespaceNotFound(f"namespace {name!r} was deleted meanwhile", namespace=name)
         return target
-
-    async def _patiently(self, work: Callable[[WriteSession], Awaitable[T]]) -> T:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await self._database.write(work)
-            except Overloaded:
-                await asyncio.sleep(0.1)
-        return await self._database.write(work)

@@ -8,7 +8,7 @@ from sfm_graph.domain.identity import MemoryId
 from sfm_graph.domain.memory import NewMemory
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.windows import Place
-from sfm_graph.services.linking.linker import Surroundings, Written
+from sfm_graph.services.linking.linker import Surroundings, Writes, Written
 from sfm_graph.services.linking.linking import Linking
 from sfm_graph.services.windows import Windows
 from sfm_graph.store import windows as store
@@ -75,8 +75,11 @@ class Settlement:
 
     async def after(self) -> bool:
         """Bring windows and links in line. Whether window vectors are due."""
+        writes = Writes(self._written, self._surroundings or Surroundings())
+        # Sequences before names, as in a removal: in another order two writers would wait for each other.
         due = await self._windows.settle(self._session, self._target, self._written.keys(), sorted(self._places))
-        await self._linking.after(self._session, self._target, self._written, self._surroundings)
+        await self._linking.hold(self._session, self._target, writes)
+        await self._linking.after(self._session, self._target, writes)
         return due
 
 

@@ -90,6 +90,7 @@ class Windows:
             scope = await namespaces.lock_existing(session, namespace)
             if scope is None or scope.model is None or scope.model != target.model:
                 return False
+            await store.lock(session, scope.id, [one.place.sequence for one in made])
             await store.insert_vectors(session, scope.id, scope.model.id, list(zip(made, halves, strict=True)))
             return True
 

@@ -224,6 +224,8 @@ def translated() -> Iterator[None]:
         raise LostRace(str(exc)) from exc
     except psycopg.errors.QueryCanceled as exc:
         raise Overloaded("the statement ran out of time; ask for less or try again") from exc
+    except psycopg.errors.ProgramLimitExceeded as exc:
+        raise InvalidInput("a value is larger than the database can index") from exc
     except (PoolTimeout, TooManyRequests) as exc:
         raise Overloaded("no database connection became free in time") from exc
     except (PoolClosed, psycopg.OperationalError, psycopg.InterfaceError) as exc:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sfm_graph.domain.cues import Cues, own_text
 from sfm_graph.domain.memory import NewMemory
-from sfm_graph.domain.names import fold
+from sfm_graph.domain.names import fold, names_of
 from sfm_graph.domain.words import count_terms, stem, words, words_for_prefix
 from sfm_graph.store.vector_types import HalfVector, SparseVector, sparse_counts
 
@@ -39,6 +39,11 @@ def search_columns(
 ) -> SearchColumns:
     """Columns of one memory."""
     counts, length = weighted_counts(memory.title, memory.content, language)
+    # An alias is searched as a title is.
+    aliases = [word for name in set(cues.names).difference(names_of(memory.title)) for word in name]
+    for term, count in count_terms(aliases, language).items():
+        counts[term] += TITLE_WEIGHT * count
+    length += TITLE_WEIGHT * len(aliases)
     lexemes = words_for_prefix(words(f"{memory.title}\n{memory.content}" if memory.title else memory.content))
     # A stem that is a word of the text itself is found as that word: the index is a third smaller.
     stems = {stem(one, language) for one in lexemes[:MAX_STEM_LEXEMES]}.difference(lexemes)

@@ -63,10 +63,10 @@ where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s and e.part
   and e.memory_id = any(%(ids)s::bigint[]);
 
 -- name: vector_heads
--- Of each namespace and model the newest vector and the end of what indexes cover: index probes, counts nothing.
+-- Of each namespace the newest vector of its model and the end of what indexes cover: index probes, counts nothing.
 select n.id, m.id, m.name, m.revision, m.dimension, coalesce(v.last_id, 0), e.id
 from namespaces n
-cross join models m
+join models m on m.id = n.model_id
 left join lateral (
     select max(i.last_id) as last_id from vector_indexes i
     where i.namespace_id = n.id and i.model_id = m.id and i.ready) v on true

@@ -79,6 +79,11 @@ class Writes:
     written: Mapping[MemoryId, Written]
     before: Surroundings
 
+    @property
+    def any(self) -> bool:
+        """Whether anything was written or removed."""
+        return bool(self.written or self.before.known)
+
     @cached_property
     def fresh(self) -> frozenset[MemoryId]:
         """New memories: nothing is linked out of them yet."""

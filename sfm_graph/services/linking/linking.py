@@ -1,6 +1,6 @@
 """Linking: what linkers want is stored in the transaction that changes what they look at."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
 
 from sfm_graph.domain import validate
@@ -70,20 +70,22 @@ class Linking:
         if any(linker.hold(_A_REMOVAL) is not Hold.NOTHING for linker in self.on(target)):
             await store.begin_locked(session, target.id, exclusive=True)
 
-    async def after(
-        self, session: WriteSession, target: Namespace, written: Mapping[MemoryId, Written],
-        before: Surroundings | None,
-    ) -> None:  # fmt: skip
-        """Bring links in line with memories that were written or removed, their words and names included."""
-        writes = Writes(written, before or Surroundings())
+    async def hold(self, session: WriteSession, target: Namespace, writes: Writes) -> None:
+        """Keep off who would not see these writes, or whom they would not see; to call before `after`."""
         linkers = self.on(target)
-        if not linkers or not (writes.written or writes.gone):
+        if not linkers or not writes.any:
             return
         hold = max(linker.hold(writes) for linker in linkers)
         if hold is Hold.NOTHING:
             await store.begin(session)
         else:
             await store.begin_locked(session, target.id, exclusive=hold is Hold.EXCLUSIVE)
+
+    async def after(self, session: WriteSession, target: Namespace, writes: Writes) -> None:
+        """Bring links in line with memories that were written or removed, their words and names included."""
+        linkers = self.on(target)
+        if not linkers or not writes.any:
+            return
         scope = Scope(session, target, writes.written)
         for linker in linkers:
             affected = await linker.affected(scope, writes)
@@ -112,7 +114,7 @@ class Linking:
         ids = [memory.id for memory in memories]
         await store.drop_others(session, target.id, ids, [linker.name for linker in linkers])
         written = await offload(len(memories), _as_written, memories, target)
-        await self.after(session, target, written, Surroundings(await store.known(session, target.id, ids)))
+        await self.after(session, target, Writes(written, Surroundings(await store.known(session, target.id, ids))))
         return ids
 
 

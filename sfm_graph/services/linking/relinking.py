@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 from sfm_graph.domain import validate
-from sfm_graph.services.linking.linking import Linking
-from sfm_graph.store import namespaces
+from sfm_graph.services.linking.linking import MAX_SOURCES, Linking
+from sfm_graph.services.patience import patiently
+from sfm_graph.store import linking, namespaces
 from sfm_graph.store.database import Database, WriteSession
 
 
@@ -16,21 +17,23 @@ class Relinking:
         self._database = database
         self._linking = linking
 
-    async def run(self, namespace: str, on_progress: Callable[[int], None] | None = None) -> int:
+    async def run(self, namespace: str, advance: Callable[[int], None] | None = None) -> int:
         """Look at every memory, 1,000 in a transaction; how many there were.
 
-        Others may write meanwhile. `on_progress` is told how many are done. Interrupted, it can be run again.
+        Others may write meanwhile. `advance` hears how many more are done. Interrupted, it can be run again.
         """
         validate.namespace(namespace)
         done, last = 0, 0
-        while True:
-            ids = await self._database.write(partial(self._some, namespace, last))
-            if not ids:
-                return done
+        while ids := await patiently(self._database, partial(self._some, namespace, last)):
             done, last = done + len(ids), ids[-1]
-            if on_progress is not None:
-                on_progress(done)
+            if advance is not None:
+                advance(len(ids))
+        return done
 
     async def _some(self, namespace: str, after: int, session: WriteSession) -> list[int]:
         target = await namespaces.lock_existing(session, namespace)
-        return list(await self._linking.relink(session, target, after)) if target else []
+        if target is None:
+            return []
+        # Memories before names, as writers lock them.
+        await linking.page(session, target.id, namespace, after, MAX_SOURCES)
+        return list(await self._linking.relink(session, target, after))
