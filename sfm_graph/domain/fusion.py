@@ -135,6 +135,8 @@ def concatenated(pulls: Sequence[Pulls]) -> Pulls:
 
 def to_be_read(board: Board, pulls: Pulls) -> Ints:
     """The targets that no leg has found whose scores should be read: those to which most can be lent."""
+    if not len(pulls.targets):
+        return pulls.targets
     fresh = ~np.isin(pulls.targets, board.ids)
     lent = pulls.shares[fresh] * board.base[pulls.seeds[fresh]]
     targets, lent, _ = _strongest(pulls.targets[fresh], lent, np.zeros(len(lent), np.int64))

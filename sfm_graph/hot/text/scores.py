@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sfm_graph.domain.recall import Candidates, best_of
 from sfm_graph.hot.text.postings import Bools, Floats, Ints
 from sfm_graph.hot.text.segment import Segment
-from sfm_graph.hot.text.vectors import VectorSearch
+from sfm_graph.hot.text.vectors import Matrix, VectorSearch
 
 # Of how many rows cosines are measured exactly where they are only roughly known: so many for each one wanted.
 EXACT_LEAST = 2_000
@@ -80,12 +81,13 @@ class VectorScores:
     def _is_rough(self, part: int) -> bool:
         return not (self.own[part].is_exact and (self.windows is None or self.windows[part].is_exact))
 
-    def _rough(self, part: int) -> Floats:
+    def _rough(self, part: int) -> Matrix:
         own = self.own[part].rough
         if self.windows is None:
             return own
         window = self.windows[part].rough
-        return np.where(np.isfinite(window), window, own)
+        rough: Matrix = np.where(np.isfinite(window), window, own)
+        return rough
 
     def _exact(self, part: int, rows: Ints) -> Floats:
         own = self.own[part].exact(rows)
@@ -109,12 +111,12 @@ def _of(parts: Parts, ids: Ints, score: Callable[[int, Ints], Floats]) -> Floats
     return found
 
 
-def _highest(scores: Floats, count: int) -> Ints:
+def _highest(scores: NDArray[np.floating], count: int) -> Ints:
     """The rows of the `count` highest scores, ascending, and some more."""
     return np.flatnonzero(scores >= _threshold(scores, count))
 
 
-def _threshold(scores: Floats, count: int) -> float:
+def _threshold(scores: NDArray[np.floating], count: int) -> float:
     """What at least `count` scores reach, and not many more; -inf for fewer scores.
 
     The `count` highest of the blocks' highest scores are so many scores: a fifth of the time of a partition of all.
@@ -123,5 +125,5 @@ def _threshold(scores: Floats, count: int) -> float:
         return -np.inf
     block = min(MAX_BLOCK, len(scores) // (BLOCKS_PER_SCORE * count))
     if block > 1:
-        scores = scores[: len(scores) // block * block].reshape(-1, block).max(axis=1)
+        scores = scores[: len(scores) // block * block].reshape(block, -1).max(axis=0)
     return float(np.partition(scores, len(scores) - count)[len(scores) - count])

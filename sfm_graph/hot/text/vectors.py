@@ -59,13 +59,16 @@ class VectorSearch:
         self._vectors = vectors
         self._query = query if vectors.basis is None else query @ vectors.basis
         head = len(vectors.heads)
-        self._by_heads = self._query[:head] @ vectors.heads if len(vectors.rows) else np.empty(0, np.float32)
+        # Without a vector there is no dimension either.
+        by_heads = self._query[:head] @ vectors.heads if len(vectors.rows) else ()
+        self._by_heads: Matrix = np.asarray(by_heads, np.float32)
         # Inner products by heads alone: the best of each row's, shape (n,). They are exact where there are no tails.
-        self.rough = np.full(count, -np.inf)
-        if vectors.distinct:
-            self.rough[vectors.rows] = self._by_heads
-        else:
-            np.maximum.at(self.rough, vectors.rows, self._by_heads.astype(np.float64))
+        self.rough: Matrix = self._by_heads
+        # The common case: row i owns vector i.
+        self._is_even = vectors.distinct and len(vectors.rows) == count
+        if not self._is_even:
+            self.rough = np.full(count, -np.inf, np.float32)
+            np.maximum.at(self.rough, vectors.rows, self._by_heads)
 
     @property
     def is_exact(self) -> bool:
@@ -75,14 +78,20 @@ class VectorSearch:
     def exact(self, rows: Ints) -> Floats:
         """The best inner product of each of some rows."""
         if self.is_exact:
-            return self.rough[rows]
-        owners, vectors = self._vectors.rows, self._vectors
+            return self.rough[rows].astype(np.float64)
+        if self._is_even:
+            return self._exact_at(rows).astype(np.float64)
+        owners = self._vectors.rows
         starts, ends = np.searchsorted(owners, rows, "left"), np.searchsorted(owners, rows, "right")
         places = np.repeat(ends - np.cumsum(ends - starts), ends - starts) + np.arange(int((ends - starts).sum()))
-        scores = self._by_heads[places] + vectors.tails[places] @ self._query[len(vectors.heads) :]
         found = np.full(len(rows), -np.inf)
-        np.maximum.at(found, np.repeat(np.arange(len(rows)), ends - starts), scores.astype(np.float64))
+        np.maximum.at(found, np.repeat(np.arange(len(rows)), ends - starts), self._exact_at(places))
         return found
+
+    def _exact_at(self, places: Ints) -> Matrix:
+        vectors = self._vectors
+        by_tails = vectors.tails[places] @ self._query[len(vectors.heads) :]
+        return np.asarray(self._by_heads[places] + by_tails, np.float32)
 
 
 def build_vectors(ids: Ints, owned: OwnedVectors) -> Vectors:

@@ -64,9 +64,12 @@ class Legs(ABC):
 class HotLegs(Legs):
     """Words in memory; vectors too, or in SQL where they are too many to be scanned."""
 
-    def __init__(self, view: View, namespace: Namespace, index: TextIndex, question: Question) -> None:
+    def __init__(
+        self, view: View, namespace: Namespace, index: TextIndex, question: Question, threads: asyncio.Semaphore
+    ) -> None:
+        """`threads` bounds the searches that run beside the event loop."""
         super().__init__(question)
-        self._view, self._namespace, self._index = view, namespace, index
+        self._view, self._namespace, self._index, self._threads = view, namespace, index, threads
         self._scores: dict[Leg, Scores] = {}
         self._mask = index.eligible(question.now, question.allowed)
         self.has_windows = index.has_windows and question.query.weights.window > 0
@@ -77,7 +80,8 @@ class HotLegs(Legs):
         if rows <= INLINE_ROWS:
             self._search()
         else:
-            await asyncio.to_thread(self._search)
+            async with self._threads:
+                await asyncio.to_thread(self._search)
         if self.question.vector is not None and not self._index.has_vectors:
             self.candidates |= await _dense(self._view, self._namespace, self.question, windows=self.has_windows)
 

@@ -41,7 +41,9 @@ class Pulling:
             return concatenated([])
         steps = await self._steps(board.ids[seeds], _OUTWARDS) if weights.link else None
         found = [self._of_seed(int(seed), int(board.ids[seed]), steps) for seed in seeds]
-        pulls = concatenated(found)
+        pulls = concatenated([one for one in found if one is not None])
+        if not len(pulls.targets):
+            return pulls
         kept = await self._legs.eligible(pulls.targets)
         return Pulls(*(getattr(pulls, name)[kept] for name in Pulls.__slots__))
 
@@ -54,9 +56,12 @@ class Pulling:
         ground = await self._runner.ground(self._view, self._namespace, walk)
         return await ground.run(ids, one_step, self._runner.work()), ground
 
-    def _of_seed(self, place: int, memory_id: int, steps: tuple[OneStep, Ground] | None) -> Pulls:
-        by_link = self._by_link(memory_id, *steps) if steps else _NOTHING
-        return joined_pulls(place, by_link, self._by_name(memory_id))
+    def _of_seed(self, place: int, memory_id: int, steps: tuple[OneStep, Ground] | None) -> Pulls | None:
+        by_link = self._by_link(memory_id, *steps) if steps and len(steps[0].origins) else _NOTHING
+        by_name = self._by_name(memory_id)
+        if not len(by_link[0]) and not len(by_name[0]):
+            return None
+        return joined_pulls(place, by_link, by_name)
 
     def _by_link(self, memory_id: int, steps: OneStep, ground: Ground) -> tuple[Ints, Floats, Ints]:
         weights = self._legs.question.query.weights
