@@ -51,7 +51,6 @@ WITHOUT: dict[str, Weights] = {
     "without shared names": {"shared_name": 0.0},
     "without links, shared names": {"link": 0.0, "shared_name": 0.0},
     "without importance": {"importance": 0.0},
-    "without recency": {"recency": 0.0},
 }
 _REFUSED = re.compile(r": 4(?:00|22) ")
 

@@ -125,9 +125,7 @@ def compose(
             indexing,
             HotText(hot_text, indexing, max_waiting=max_waiting),
             runner,
-            Reranking(
-                reranker, candidates=settings.rerank_candidates, deadline_ms=settings.rerank_deadline_ms
-            ),
+            Reranking(reranker, candidates=settings.rerank_candidates, deadline_ms=settings.rerank_deadline_ms),
         ),
         walks=walks,
         traversal=Traversal(walks),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -218,7 +219,9 @@ def test_names_lead_to_the_living(history: History) -> None:
     index, alive = _replay(history)
     for name in (1, 2, 3, 2**40, 2**63 - 1):
         assert index.called(name).tolist() == sorted(one for one, doc in alive.items() if name in doc.names)
-        assert index.bearers(name).tolist() == sorted(one for one, doc in alive.items() if name in doc.proper_names)
+        bearers = sorted(one for one, doc in alive.items() if name in doc.proper_names)
+        assert index.bearers(name, len(bearers)).tolist() == bearers
+        assert index.bearers(name, len(bearers) - 1).tolist() == []
     asked = [2**63 - 1, 3, 1, 2**40]
     assert index.known_names(asked) == {name for doc in alive.values() for name in doc.names} & set(asked)
     assert index.known_names([]) == set()
@@ -249,6 +252,22 @@ def test_ties_go_by_the_lower_id_in_whatever_segments_they_are() -> None:
     mask = index.eligible(NOW, None)
     for scores in (index.lexical([1], mask), index.dense(np.eye(DIMENSION, dtype=np.float32)[0], mask)):
         assert scores.best(4).ids.tolist() == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("count", [5, 13, 20])
+def test_equal_vectors_tie_in_whatever_segments_they_are(count: int) -> None:
+    chosen = np.random.default_rng(count)
+    vector = chosen.standard_normal(DIMENSION)
+    vector /= np.linalg.norm(vector)
+    index = empty_index(Snapshot("1:1:"), 1)
+    for number, one in enumerate(chosen.permutation(count).tolist(), start=2):
+        doc = Doc(one + 1, ((1, 1),), (tuple(vector.tolist()),))
+        index = index.changed(Snapshot(f"{number}:{number}:"), np.array([one + 1]), _documents([doc]))
+    for _ in range(8):
+        query = chosen.standard_normal(DIMENSION).astype(np.float32)
+        best = index.dense(query / np.linalg.norm(query), index.eligible(NOW, None)).best(count)
+        assert best.ids.tolist() == list(range(1, count + 1))
+        assert len(set(best.scores.tolist())) == 1
 
 
 def _lexical(index: TextIndex) -> Scores:

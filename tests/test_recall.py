@@ -10,7 +10,7 @@ import pytest
 from sfm_graph.adapters.embedders.hashing import HashingEmbedder
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.memory import MemoryKind
-from sfm_graph.domain.recall import Leg, Recall, RecallQuery
+from sfm_graph.domain.recall import Leg, Recall, RecallQuery, RecallWeights
 from sfm_graph.domain.recall_inputs import recall_weights
 from sfm_graph.domain.where import parse_where
 from sfm_graph.errors import InvalidInput, ModelMismatch
@@ -185,12 +185,28 @@ async def test_one_view_sees_one_snapshot(services: Services) -> None:
     assert len((await _recall(services, RecallQuery("cat", 10))).hits) == 2
 
 
-async def test_ties_and_repeats_are_deterministic(services: Services) -> None:
-    stored = await services.memory_writes.store_many(NS, [{"content": "the very same text"}] * 20)
+@pytest.mark.parametrize("count", [5, 13, 20])
+async def test_ties_and_repeats_are_deterministic(services: Services, count: int) -> None:
+    stored = await services.memory_writes.store_many(NS, [{"content": "the very same old text of a song"}] * count)
     ids = [item.memory.id for item in stored.stored]
-    for _ in range(3):
-        recall = await _recall(services, RecallQuery("same text", 7))
-        assert [hit.memory.id for hit in recall.hits] == ids[:7]
+    for query in ("same text", "an old song", "verses", "songs of old"):
+        for weights in (RecallWeights(), RecallWeights(dense=1.0, lexical=0.0)):
+            recall = await _recall(services, RecallQuery(query, 5, weights=weights))
+            assert [hit.memory.id for hit in recall.hits] in (ids[:5], [])
+
+
+async def test_an_enormous_importance_is_a_score_like_any_other(services: Services) -> None:
+    await services.memory_writes.store(NS, {"key": "a", "content": "red cat", "importance": 1e300})
+    await services.memory_writes.store(NS, {"key": "b", "content": "red dog"})
+    recall = await _recall(services, RecallQuery("red cat", 2))
+    assert [hit.memory.key for hit in recall.hits] == ["a", "b"]
+    assert all(0 <= hit.score <= 1 for hit in recall.hits)
+
+
+async def test_a_title_that_begins_a_word_of_the_content_leaves_it_whole(services: Services) -> None:
+    await services.memory_writes.store(NS, {"key": "art", "title": "Art", "content": "Artificial hearts beat"})
+    recall = await _recall(services, RecallQuery("artificial", 1, weights=RecallWeights(dense=0.0)))
+    assert [hit.memory.key for hit in recall.hits] == ["art"]
 
 
 async def test_only_what_is_valid_now_is_recalled(services: Services) -> None:

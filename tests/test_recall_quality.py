@@ -98,5 +98,4 @@ async def test_without_a_part_the_questions_that_need_it_lose(services_with_set:
         without = await _recall(services_with_set, _of(category), **{part: 0.0})
         losses[part] = round(sum(whole) - sum(without), 3)
     idle = {part: loss for part, loss in losses.items() if loss < NEEDED[part][1]}
-    print(losses)
     assert not idle, f"recall does not lose what it should without these parts: {idle}; all losses: {losses}"

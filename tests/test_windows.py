@@ -23,6 +23,7 @@ from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.services.windows import Windows
 from sfm_graph.settings import Settings
 from sfm_graph.store.database import Database
+from sfm_graph.store.linking import NAMES_LOCK
 
 NS = "demo"
 Fields = dict[str, Any]
@@ -246,6 +247,49 @@ async def test_tasks_that_append_move_and_forget_at_once(services: Services, dat
     await _assert_as_fresh(services, database_dsn)
 
 
+async def test_forgetting_the_untitled_waits_for_nobody_who_looks_names_up(
+    services: Services, database_dsn: str
+) -> None:
+    await services.memory_writes.store_many(NS, [_turn("a", "one", 1), {**_turn("b", "two", 2), "title": "Two"}])
+    async with await psycopg.AsyncConnection.connect(database_dsn) as other:
+        await other.execute("select pg_advisory_xact_lock_shared(id, %s) from namespaces", (NAMES_LOCK,))
+        await asyncio.wait_for(services.memory_writes.forget_many(NS, [MemoryRef(key="a")]), 5)
+        titled = asyncio.create_task(services.memory_writes.forget_many(NS, [MemoryRef(key="b")]))
+        assert not (await asyncio.wait({titled}, timeout=0.3))[0]
+        await other.rollback()
+        assert len(await titled) == 1
+
+
+async def test_writers_of_the_same_memories_and_sequences_never_deadlock(
+    services: Services, database_dsn: str
+) -> None:
+    async def work(task: int) -> None:
+        chosen = random.Random(task)
+        for number in range(12):
+            some = [
+                {
+                    **_turn(key, f"t{task} n{number}", chosen.randrange(9), chosen.choice("stuv")),
+                    "title": f"Name {key}",
+                }
+                for key in chosen.sample("abcd", 2)
+            ]
+            if number % 3 == 2:
+                await services.memory_writes.forget_many(NS, [MemoryRef(key=one["key"]) for one in some])
+            else:
+                await services.memory_writes.store_many(NS, [*some, _turn(f"{task}-{number}", "new", task, "s")])
+
+    await asyncio.gather(*map(work, range(8)))
+    async with await psycopg.AsyncConnection.connect(database_dsn, autocommit=True) as connection:
+        await connection.execute("select pg_stat_force_next_flush()")
+        row = await (
+            await connection.execute("select deadlocks from pg_stat_database where datname = current_database()")
+        ).fetchone()
+    # A memory may change its sequence between look-up and lock.
+    assert row is not None
+    assert row[0] <= 2
+    await _assert_as_fresh(services, database_dsn)
+
+
 class _Failing:
     """The hashing embedder until it is told to fail."""
 
@@ -308,6 +352,22 @@ async def test_what_an_embedder_missed_is_made_later(
     embedder.texts.clear()
     await windows.fill_all()
     assert embedder.texts == []
+
+
+async def test_a_writer_makes_only_its_own_windows(
+    failing: tuple[Services, Windows, _Failing], database_dsn: str
+) -> None:
+    services, _, embedder = failing
+    await _stocked(services, 3)
+    embedder.down = True
+    await services.memory_writes.store(NS, _turn("far", "far", 5))
+    embedder.down = False
+    embedder.texts.clear()
+    await services.memory_writes.store_many(NS, [_turn("a", "one", 1, "t"), _turn("b", "two", 2, "t")])
+    assert [text for text in embedder.texts if "\n" in text] == ["one\ntwo", "one\ntwo"]
+    assert not any(
+        made for key, (_, _, made, *_) in (await _windows(database_dsn, NS)).items() if key in ("far", "k1")
+    )
 
 
 async def test_another_models_namespace_has_windows_of_words_only(services: Services, database_dsn: str) -> None:

@@ -54,8 +54,11 @@ class Cues:
 
 
 def own_text(title: str | None, content: str) -> str:
-    """The content without the title that it may begin with."""
-    return content.removeprefix(title).lstrip("\n") if title else content
+    """The content without the title that it may begin with; not without the beginning of a longer word."""
+    if not title or not content.startswith(title):
+        return content
+    rest = content[len(title) :]
+    return content if rest[:1].isalnum() else rest.lstrip("\n")
 
 
 def cues_of(memory: NewMemory, sources: CueFields) -> Cues:

@@ -41,7 +41,7 @@ class Documents:
     valid_to: NDArray[np.float64]
     authors: NDArray[np.int64]
     dates: NDArray[np.int32]
-    importances: NDArray[np.float32]
+    importances: NDArray[np.float64]
     created: NDArray[np.float64]
     terms: Lists
     window_terms: Lists

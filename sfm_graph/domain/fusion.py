@@ -69,7 +69,7 @@ def scaled(raw: Floats, top: float) -> Floats:
 
 def importance_value(importances: Floats) -> Floats:
     """importance / (1 + importance): monotone, 1 for the default of 1 in the middle, in [0, 1)."""
-    return importances / (1 + importances)
+    return 1 - 1 / (1 + importances)
 
 
 def recency_value(ages: Floats) -> Floats:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-from sfm_graph.domain.words import STOP_WORDS, words
+from sfm_graph.domain.words import MAX_WORD_CHARS, STOP_WORDS, name_words, normalised
 
 Name = tuple[str, ...]
 
@@ -21,10 +21,9 @@ MAX_NAME_BYTES = 2_000
 MAX_PROPER_WORDS = 5
 # Of one text; the first ones stand for it.
 MAX_PROPER_NAMES = 256
-MAX_TEXT_CHARS = 100_000
+MAX_TEXT_CHARS = 20_000
 
 _PARENTHESIS = re.compile(r"\s*\([^()]*\)\s*$")
-_WORD = re.compile(r"[^\W_]+")
 _TOKEN = re.compile(r"[^\W_]+|\n|[^\s\w]")
 _SENTENCE_END = frozenset(".!?\n")
 _INSIDE_NAME = frozenset("-'\u2019")
@@ -39,8 +38,9 @@ class Mention(NamedTuple):
 
 
 class Spelling(NamedTuple):
-    """The words of a text in order: folded, and whether each may begin a name (no lower-case first letter)."""
+    """The words of a text in order: as said, folded, and whether each tells a name (no lower-case first letter)."""
 
+    said: Sequence[str]
     folded: Sequence[str]
     telling: Sequence[bool]
 
@@ -57,7 +57,7 @@ def fold(word: str) -> str:
 
 def name_of(text: str) -> Name:
     """The words of a text as a name."""
-    return tuple(fold(word) for word in words(text))
+    return tuple(fold(word) for word in name_words(text))
 
 
 def names_of(title: str | None, aliases: Iterable[str] = ()) -> list[Name]:
@@ -89,14 +89,14 @@ def name_id(name: Name) -> int:
 
 
 def spelling(text: str) -> Spelling:
-    """The words of the first 100,000 characters of a text as names are looked for."""
-    raw = _WORD.findall(unicodedata.normalize("NFKC", text[:MAX_TEXT_CHARS]))
-    return Spelling([fold(word) for word in raw], [not word[0].islower() for word in raw])
+    """The words of the first 20,000 characters of a text as names are looked for."""
+    said = name_words(text[:MAX_TEXT_CHARS])
+    return Spelling(said, [fold(word) for word in said], [not word[0].islower() for word in said])
 
 
 def heads_in(text: Spelling) -> set[str]:
     """The heads of all names that the text may mention: what to look up before `mentions`."""
-    folded, telling = text
+    _, folded, telling = text
     heads = {word for word, tells in zip(folded, telling, strict=True) if tells}
     reach = 0  # a name reaches from a word up to 15 words further: one of them has to tell
     for at in range(len(folded) - 2, -1, -1):
@@ -150,8 +150,8 @@ def proper_names(text: str) -> list[Name]:
     so is a run of one word that only ever begins a sentence.
     """
     found = _Runs()
-    for token in _TOKEN.findall(unicodedata.normalize("NFKC", text[:MAX_TEXT_CHARS])):
-        found.take(token)
+    for token in _TOKEN.findall(normalised(text[:MAX_TEXT_CHARS])):
+        found.take(token[:MAX_WORD_CHARS])
     found.close()
     return list(found.names)[:MAX_PROPER_NAMES]
 

@@ -15,12 +15,13 @@ def folded(vectors: NDArray[np.float32]) -> list[list[int]]:
     A vector joins the first group whose best it is as near as 0.97 to; a row of zeros joins none.
     """
     groups: list[list[int]] = []
-    for place in range(len(vectors)):
-        likeness = vectors[[group[0] for group in groups]] @ vectors[place] if groups else np.empty(0)
-        near = np.flatnonzero(likeness >= SAME)
+    heads = np.empty_like(vectors)
+    for place, vector in enumerate(vectors):
+        near = np.flatnonzero(heads[: len(groups)] @ vector >= SAME)
         if len(near):
             groups[int(near[0])].append(place)
         else:
+            heads[len(groups)] = vector
             groups.append([place])
     return groups
 

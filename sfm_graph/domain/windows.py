@@ -14,6 +14,7 @@ BEFORE = 2
 AFTER = 1
 # Of each memory in a window: a model reads no more, and windows of long texts would repeat them four times.
 MAX_MEMBER_CHARS = 4_000
+LONG_CHARS = 1_000
 
 
 class Place(NamedTuple):
@@ -41,9 +42,15 @@ class Turn(NamedTuple):
 Window = Sequence[Turn]
 
 
-def window_text(window: Window) -> str:
-    """What a window's vector is made of."""
-    return "\n".join(turn.text for turn in window)
+def window_text(window: Window, own: int) -> str:
+    """What a window's vector is made of: the texts in order, those of a long window with the memory's own (id) first.
+
+    A model reads some 200 words: what is left out must not be what the window is about.
+    """
+    ordered = list(window)
+    if sum(len(turn.text) for turn in window) > LONG_CHARS:
+        ordered.sort(key=lambda turn: turn.place.id != own)
+    return "\n".join(turn.text for turn in ordered)
 
 
 def windows_around(turns: Iterable[Turn], places: Iterable[Place]) -> dict[int, Window]:

@@ -48,6 +48,9 @@ _SPECIAL_WORD = re.compile(
     rf"{_LETTER}+(?:[{_MARKS}]+{_LETTER}*)*|{_SPACELESS_RUN.pattern}|[{_FLAG}]{{2}}|[{_EMOJI}]"
 )
 _PLAIN_WORD = re.compile(r"[^\W_]+")
+_NAME_WORD = re.compile(rf"[{_SPACELESS}]|{_LETTER}+(?:[{_MARKS}]+{_LETTER}*)*")
+_ORDERED = "".join(chr(c) for c in range(0x300, 0x1E950) if unicodedata.combining(chr(c)))
+_MARK_RUN = re.compile(f"([{_ORDERED}]{{30}})[{_ORDERED}]+")
 _PART_WORD = re.compile(rf"[{_SPACELESS}]|[^\s{_SPACELESS}]{{1,{MAX_WORD_CHARS}}}")
 _SHORT_CHARS = 10_000
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u2019\u201d)\]\u300d\u300f]*$")
@@ -68,6 +71,19 @@ def words(text: str) -> list[str]:
     if max(map(len, found), default=0) > MAX_WORD_CHARS:
         return [word[:MAX_WORD_CHARS] for word in found]
     return found
+
+
+def normalised(text: str) -> str:
+    """A text in Unicode NFKC, runs of combining marks cut to 30: to put a run in order takes its length squared."""
+    return unicodedata.normalize("NFKC", text if text.isascii() else _MARK_RUN.sub(r"\1", text))
+
+
+def name_words(text: str) -> list[str]:
+    """The words of a text as names are looked for, in its own spelling, each at most 64 characters.
+
+    Each character of a script without spaces is a word.
+    """
+    return [word[:MAX_WORD_CHARS] for word in _NAME_WORD.findall(normalised(text))]
 
 
 def terms(text: str, language: str = ENGLISH) -> Sequence[str]:
@@ -170,7 +186,7 @@ def _ascii_words(text: str) -> list[str]:
 
 
 def _unicode_words(text: str) -> list[str]:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = normalised(normalised(text).casefold())
     if not _SPECIAL.search(folded):
         return _PLAIN_WORD.findall(folded)
     return list(_with_pairs(_SPECIAL_WORD.findall(folded)))

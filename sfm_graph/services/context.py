@@ -12,7 +12,7 @@ async def recall_in_context(
     recalls: Recalls, view: View, namespace: str, query: RecallQuery, context: RecallContext
 ) -> list[ContextHit]:
     """The `first` best memories for a query in a context, best first; errors as of `Recalls.recall`."""
-    pool = replace(query, first=min(pool_size(query.first), MAX_RECALL))
+    pool = replace(query, first=min(pool_size(query.first), MAX_RECALL), rerank=False)
     by_query = await recalls.recall(view, namespace, pool)
     by_text = Recall(())
     if context.text is not None:

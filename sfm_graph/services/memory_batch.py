@@ -109,21 +109,32 @@ class MemoryBatch:
 
     async def store(self, prepared: PreparedMemories) -> Bulk:
         """Store a prepared batch as if one memory after the other; `settle` follows."""
+        await self.hold(CheckedMemories(prepared.given, {}).references(), prepared.columns)
         done: dict[int, StoredMemory] = {}
         given, failed = prepared.given, dict(prepared.failed)
         places = list(given)
         queue = [[places[place] for place in wave] for wave in waves(list(given.values()))]
+        if len(queue) > 1:
+            # All at once: rows are locked in the order of ids.
+            await self._locked(prepared, list(given))
         put_off: list[int] = []
         while queue or put_off:
             indexes = put_off + (queue.pop(0) if queue else [])
-            wanted = [ref for index in indexes for ref in references(given[index])]
-            located = await memories.lock(self._session, self._target.id, self._target.name, wanted) if wanted else []
+            located = await self._locked(prepared, indexes)
             decisions, put_off = await offload(len(indexes), self._decided, indexes, prepared, located, failed)
             done |= await self._carry_out(decisions, prepared.columns)
         return BulkResult(
             tuple(done[index] for index in sorted(done)),
             failed_items(failed),
         )
+
+    async def hold(self, refs: Sequence[MemoryRef], columns: Mapping[int, SearchColumns]) -> None:
+        """Hold the sequences that memories stand in and will join; before their rows are locked."""
+        await self._settlement.hold(refs, {one.cues.sequence for one in columns.values()})
+
+    async def _locked(self, prepared: PreparedMemories, indexes: Sequence[int]) -> list[Located]:
+        wanted = [ref for index in indexes for ref in references(prepared.given[index])]
+        return await memories.lock(self._session, self._target.id, self._target.name, wanted) if wanted else []
 
     def _decided(
         self,
@@ -176,8 +187,8 @@ class MemoryBatch:
         done = await self._insert(inserts, columns) if inserts else {}
         return done | (await self._update(updates, columns) if updates else {})
 
-    async def settle(self) -> bool:
-        """Bring windows and linkers' links in line with all that was written. Whether window vectors are due."""
+    async def settle(self) -> Set[int]:
+        """Bring windows and linkers' links in line with all that was written. Whose window vectors are due."""
         return await self._settlement.after()
 
     async def _insert(
@@ -201,8 +212,7 @@ class MemoryBatch:
         replaced = [(index, one) for index, one in updates if index in columns]
         self._require_match([(one.memory, columns[index]) for index, one in replaced])
         if replaced:
-            joined = {columns[index].cues.sequence for index, _ in replaced} - {None}
-            await self._settlement.before([one.prior.id for _, one in replaced], joined)
+            await self._settlement.before([one.prior.id for _, one in replaced])
         stamps = await memories.update(session, target.id, [(one.prior.id, one.memory) for _, one in updates])
         if replaced:
             model = await self._model()

@@ -30,7 +30,7 @@ from sfm_graph.services.memory_batch import (
 )
 from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.offload import offload
-from sfm_graph.services.settling import Settling
+from sfm_graph.services.settling import Settlement, Settling
 from sfm_graph.services.store_plan import Update, require_version
 from sfm_graph.store import memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
@@ -139,8 +139,7 @@ class MemoryWrites:
             except _OtherRules as other:
                 prepared = await self._with_columns(prepared, other.rules)
                 continue
-            if due:
-                await self._settling.finish(namespace)
+            await self._settling.finish(namespace, due)
             return bulk
         raise Overloaded("the namespace's settings kept changing; try again")
 
@@ -151,9 +150,9 @@ class MemoryWrites:
         partial: bool,
         skip_unchanged: bool,
         key: IdempotencyKey | None,
-    ) -> tuple[Bulk, bool]:
-        """One transaction; whether window vectors are due."""
-        due = False
+    ) -> tuple[Bulk, Set[int]]:
+        """One transaction; whose window vectors are due."""
+        due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> Bulk:
             target = await namespaces.lock(session, namespace)
@@ -199,8 +198,7 @@ class MemoryWrites:
                 updated, due = await self._try_update(namespace, patches, key)
             except (_Stale, _OtherRules):
                 continue
-            if due:
-                await self._settling.finish(namespace)
+            await self._settling.finish(namespace, due)
             return updated
         raise VersionConflict("other writers kept changing the same memories; try again")
 
@@ -213,13 +211,13 @@ class MemoryWrites:
 
     async def _try_update(
         self, namespace: str, patches: Sequence[MemoryPatch], key: IdempotencyKey | None
-    ) -> tuple[list[Memory], bool]:
-        """One attempt; whether window vectors are due."""
+    ) -> tuple[list[Memory], Set[int]]:
+        """One attempt; whose window vectors are due."""
         prior = await self._read(namespace, [patch.ref for patch in patches])
         updates = [Update(old, _merged(old, patch)) for old, patch in zip(prior, patches, strict=True)]
         rules = self._last_rules(namespace)
         columns = await self._patch_columns(patches, updates, rules)
-        due = False
+        due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> list[Memory]:
             target = await namespaces.lock(session, namespace)
@@ -227,8 +225,9 @@ class MemoryWrites:
 
             async def apply() -> list[Memory]:
                 nonlocal due
-                await _unchanged_since(session, target, patches, prior)
                 batch = MemoryBatch(session, target, self._indexing, self._settling)
+                await batch.hold([MemoryRef(id=prior[place].id) for place in columns], columns)
+                await _unchanged_since(session, target, patches, prior)
                 done = await batch.write([], list(enumerate(updates)), columns)
                 due = await batch.settle()
                 return [done[place].memory for place in range(len(patches))]
@@ -275,7 +274,7 @@ class MemoryWrites:
         self, namespace: str, where: Where, *, key: IdempotencyKey | None = None
     ) -> list[MemoryId]:
         """Forget every memory that the filter keeps. Raises TooLarge when there are more than 10,000."""
-        due = False
+        due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> list[MemoryId]:
             target = await namespaces.lock_existing(session, namespace)
@@ -285,30 +284,23 @@ class MemoryWrites:
             async def forget() -> list[MemoryId]:
                 require_declared(where, target.settings.payload_paths)
                 limit = validate.MAX_BULK_ITEMS
-                unlocked = await search.matching_ids(session, target.id, where, limit + 1)
-                await self._settling.hold_for_removal(session, target, unlocked.tolist())
-                found = await search.matching_ids(session, target.id, where, limit + 1, lock=True)
+                found = await search.matching_ids(session, target.id, where, limit + 1)
                 if len(found) > limit:
                     raise TooLarge(f"the filter matches more than {limit} memories; narrow it")
+                settlement = self._settling.begin(session, target)
+                await settlement.hold([MemoryRef(id=MemoryId(one)) for one in found.tolist()])
+                held = await settlement.hold_rows(found.tolist())
+                # Once more, of what others did to them until they were held.
+                kept = held.intersection((await search.matching_ids(session, target.id, where)).tolist())
                 nonlocal due
-                gone, due = await self._delete(session, target, found.tolist())
+                gone, due = await _delete(settlement, sorted(kept))
                 return gone
 
             return await once(session, target.id, "forget_where", key, forget, list, list)
 
         gone = await self._database.write(work)
-        if due:
-            await self._settling.finish(namespace)
+        await self._settling.finish(namespace, due)
         return gone
-
-    async def _delete(
-        self, session: WriteSession, target: Namespace, ids: Sequence[int]
-    ) -> tuple[list[MemoryId], bool]:
-        """Delete locked memories; whether window vectors are due."""
-        settlement = self._settling.begin(session, target)
-        await settlement.before(ids)
-        gone = await memories.delete(session, target.id, ids)
-        return gone, await settlement.after()
 
     async def _read(self, namespace: str, refs: Sequence[MemoryRef]) -> list[Memory]:
         async with self._database.read() as session:
@@ -330,7 +322,7 @@ class MemoryWrites:
         erase: bool,
     ) -> list[MemoryId]:
         _bounded(refs)
-        due = False
+        due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> list[MemoryId]:
             target = await namespaces.lock_existing(session, namespace)
@@ -339,16 +331,16 @@ class MemoryWrites:
 
             async def remove() -> list[MemoryId]:
                 nonlocal due
-                known = await memories.locate(session, target.id, refs)
-                await self._settling.hold_for_removal(session, target, sorted(set(known.values())))
-                located = await memories.lock(session, target.id, namespace, refs, to_remove=True)
+                settlement = self._settling.begin(session, target)
+                await settlement.hold(refs)
+                located = await memories.lock(session, target.id, namespace, refs)
                 for one in located:
                     conflict = require_version(expected_version, one.memory)
                     if conflict:
                         raise conflict
                 ids = {one.memory.id for one in located}
                 if ids:
-                    _, due = await self._delete(session, target, sorted(ids))
+                    _, due = await _delete(settlement, sorted(ids))
                 if erase:
                     named = {ref.id for ref in refs if ref.id is not None}
                     ids |= {MemoryId(one) for one in await memories.was_known(session, target.id, sorted(named))}
@@ -358,8 +350,7 @@ class MemoryWrites:
             return await once(session, target.id, operation, key, remove, list, list)
 
         gone = await self._database.write(work)
-        if due:
-            await self._settling.finish(namespace)
+        await self._settling.finish(namespace, due)
         return gone
 
 
@@ -373,6 +364,12 @@ class _OtherRules(Exception):
     def __init__(self, rules: IndexingRules) -> None:
         super().__init__()
         self.rules = rules
+
+
+async def _delete(settlement: Settlement, ids: Sequence[int]) -> tuple[list[MemoryId], Set[int]]:
+    """Delete locked memories; whose window vectors are due."""
+    gone = await settlement.remove(ids)
+    return gone, await settlement.after()
 
 
 async def _unchanged_since(

@@ -121,7 +121,7 @@ class MissingVectors:
 
     async def _embed_windows(self, ids: Sequence[int]) -> set[int]:
         windows = await self._write(lambda session: self._windows(session, ids))
-        texts = list(map(window_text, windows.values()))
+        texts = [window_text(window, own) for own, window in windows.items()]
         made = await self._timed(self._indexing.window_vectors(texts, self._model.identity), len(texts))
         vectors = dict(zip(windows, made, strict=True))
 

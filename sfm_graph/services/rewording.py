@@ -1,6 +1,6 @@
 """Making words, cues, names, windows and links of every memory anew, beside reads and writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import NamedTuple
 
@@ -22,11 +22,11 @@ BATCH = 100
 
 
 class _Batch(NamedTuple):
-    """`last`: the last memory's id, None: there are no more. `due`: window vectors are. `rules`: of its making."""
+    """`last`: the last memory's id, None: no more follow. `due`: whose window vectors are. `rules`: of its making."""
 
     last: int | None
     size: int
-    due: bool
+    due: Set[int]
     rules: IndexingRules
 
 
@@ -49,26 +49,35 @@ class Rewording:
     async def _words(self, name: str, advance: Callable[[int], None]) -> int:
         after, count = 0, 0
         rules: IndexingRules | None = None
+        newest = await patiently(self._database, partial(self._newest, name))
         while True:
             batch = await patiently(self._database, partial(self._some, name, after))
             if batch.due:
-                await self._windows.fill(name)
+                await self._windows.fill(name, batch.due)
             if rules is not None and batch.rules != rules:
-                # The settings changed meanwhile: what is done was done by the old ones.
+                # The settings changed meanwhile: what is done, and was written, was made by the old ones.
                 after, count = 0, 0
+                newest = await patiently(self._database, partial(self._newest, name))
             elif batch.last is None:
                 return count
             else:
                 after, count = batch.last, count + batch.size
                 advance(batch.size)
+                if after >= newest:
+                    return count
             rules = batch.rules
+
+    async def _newest(self, name: str, session: WriteSession) -> int:
+        return await window_store.newest(session, (await self._target(session, name)).id)
 
     async def _some(self, name: str, after: int, session: WriteSession) -> _Batch:
         target = await self._target(session, name)
+        # All: which of them new rules bring memories into is known when these are locked.
+        await window_store.hold_all(session, target.id)
         rules = self._indexing.rules(target)
         found = await linking.page(session, target.id, name, after, BATCH)
         if not found:
-            return _Batch(None, 0, False, rules)
+            return _Batch(None, 0, frozenset(), rules)
         ids = [memory.id for memory in found]
         columns = await self._indexing.words_only([as_given(memory) for memory in found], rules)
         places = set(await window_store.places(session, target.id, ids))

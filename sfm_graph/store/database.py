@@ -109,6 +109,14 @@ class WriteSession(Session):
         """Let no other transaction write to a table or lock its rows until this one ends; waits its turn for it."""
         await self._connection.execute(sql.SQL("lock table {} in exclusive mode").format(sql.Identifier(name)))
 
+    async def savepoint(self, name: str) -> None:
+        """Note a point that `rollback_to` returns to."""
+        await self._connection.execute(sql.SQL("savepoint {}").format(sql.Identifier(name)))
+
+    async def rollback_to(self, name: str) -> None:
+        """Undo what was done since a savepoint, and let go of the locks that were taken since."""
+        await self._connection.execute(sql.SQL("rollback to savepoint {}").format(sql.Identifier(name)))
+
 
 class Database:
     """A pool of connections to one Postgres database. Opened and closed by the composition root."""

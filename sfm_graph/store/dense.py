@@ -10,21 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from sfm_graph.domain.recall import Candidates
+from sfm_graph.domain.recall import Candidates, best_of
 from sfm_graph.store.database import Session
 from sfm_graph.store.vector_types import half_vectors, id_array
 
 # Reading so many rows by key takes no longer than a search that a filter thins out, and is exact.
 EXACT_FILTERED = 20_000
-# For up to 100k vectors; the statement widens it for more, by the power .7. MiniLM, recall@10 of indexes with 24
-# links at 100 / 150: 100k .987 / .995, 250k .990 / .994.
+# MiniLM, recall@10 of indexes with 24 links at 100 / 150: 100k .987 / .995, 250k .990 / .994.
 EF_SEARCH = 150
+MAX_EF_SEARCH = 1_000  # pgvector's
 # A filter that keeps one topic wants more: 250k, a tenth kept, .987 without this.
 FILTERED_ROWS = 2
 # What a filtered search may visit before the rows that the filter keeps are scanned instead.
 MAX_SCAN_TUPLES = 60_000
 # A filter's ids travel as bits while that is no longer than the ids themselves.
 MAX_BITS_PER_ID = 64
+# As in memory, where equal vectors do not score alike to the last digit.
+DIGITS = 6
 # Memories have several parts: what a search brings beyond `count` rows, when that was too little.
 MORE_ROWS = 8
 
@@ -46,7 +48,7 @@ async def dense(
         # One round trip for the ranges and the settings that the next statement is planned and run with.
         ranges = await session.rows(
             "vector_indexes", namespace_id=namespace_id, model_id=model[0],
-            ef_search=EF_SEARCH, rows=rows, max_scan_tuples=str(MAX_SCAN_TUPLES),
+            ef_search=str(min(rows, MAX_EF_SEARCH)), max_scan_tuples=str(MAX_SCAN_TUPLES),
         )  # fmt: skip
         if not ranges:
             break
@@ -66,7 +68,7 @@ async def similarities(
     )  # fmt: skip
     known = {row[0]: row[1:] for row in rows}
     pairs = np.array([known.get(one, (None, None)) for one in ids.tolist()], np.float64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    return np.round(pairs[:, 0], DIGITS), np.round(pairs[:, 1], DIGITS)
 
 
 # A hashed set of the few that are not valid now costs less than a probe of the wide table for each vector.
@@ -147,4 +149,5 @@ class _Scope:
 
 
 def _candidates(rows: Sequence[Any]) -> Candidates:
-    return Candidates(np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float64))
+    scores = np.array([row[1] for row in rows], np.float64).round(DIGITS)
+    return best_of(np.array([row[0] for row in rows], np.int64), scores, len(rows))

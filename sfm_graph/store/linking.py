@@ -102,7 +102,8 @@ async def holding(session: Session, namespace_id: int, queries: Sequence[str], m
 
 def words_query(namespace_id: int, alternatives: Iterable[Iterable[str]]) -> str:
     """The tsquery of memories in the namespace that hold all words of one alternative, with accents or without."""
-    spelled = (" & ".join(f"('{word}' | '~{word}')" for word in one) for one in alternatives)
+    quoted = ((word.replace("\\", "\\\\").replace("'", "''") for word in one) for one in alternatives)
+    spelled = (" & ".join(f"('{word}' | '~{word}')" for word in one) for one in quoted)
     return f"'@{namespace_id}' & ({' | '.join(f'({one})' for one in spelled)})"
 
 

@@ -55,12 +55,9 @@ def array_text(coordinate: Coordinate) -> str:
     return "{" + ",".join(map(repr, coordinate)) + "}"
 
 
-async def lock(
-    session: WriteSession, namespace_id: int, namespace: str, refs: Iterable[MemoryRef], *, to_remove: bool = False
-) -> list[Located]:
+async def lock(session: WriteSession, namespace_id: int, namespace: str, refs: Iterable[MemoryRef]) -> list[Located]:
     """The memories that exist behind references, in id order, locked until the transaction ends."""
-    statement = "memory_lock_out" if to_remove else "memory_lock"
-    rows = await session.rows(statement, namespace_id=namespace_id, **references(refs))
+    rows = await session.rows("memory_lock", namespace_id=namespace_id, **references(refs))
     return [Located(memory_from_row(namespace, row), bytes(row[MEMORY_WIDTH])) for row in rows]
 
 

@@ -10,15 +10,11 @@ from sfm_graph.domain.memory import Memory
 from sfm_graph.domain.page import OrderBy
 from sfm_graph.domain.recall import BM25_B, BM25_K1, Candidates
 from sfm_graph.domain.where import Where
-from sfm_graph.store import dense as in_sql
 from sfm_graph.store import where as built
 from sfm_graph.store.database import ReadSession, Session
 from sfm_graph.store.memories import array_text
 from sfm_graph.store.rows import memory_from_row
 from sfm_graph.store.search_columns import prefix_query, stems_query
-
-dense = in_sql.dense
-similarities = in_sql.similarities
 
 
 async def list_memories(
@@ -36,10 +32,10 @@ async def list_memories(
 
 
 async def matching_ids(
-    session: Session, namespace_id: int, where: Where, limit: int | None = None, *, lock: bool = False
+    session: Session, namespace_id: int, where: Where, limit: int | None = None
 ) -> NDArray[np.int64]:
-    """Ids of the memories that a filter keeps, ascending; with `lock` held, and still kept, until the end."""
-    return await _packed_ids(session, *built.matching_ids(namespace_id, where, limit, lock=lock))
+    """Ids of the memories that a filter keeps, ascending."""
+    return await _packed_ids(session, *built.matching_ids(namespace_id, where, limit))
 
 
 async def matching_link_ids(

@@ -44,7 +44,8 @@ def search_columns(
     for term, count in count_terms(aliases, language).items():
         counts[term] += TITLE_WEIGHT * count
     length += TITLE_WEIGHT * len(aliases)
-    lexemes = words_for_prefix(words(f"{memory.title}\n{memory.content}" if memory.title else memory.content))
+    found = words(f"{memory.title}\n{memory.content}" if memory.title else memory.content)
+    lexemes = words_for_prefix([*found, *aliases])
     # A stem that is a word of the text itself is found as that word: the index is a third smaller.
     stems = {stem(one, language) for one in lexemes[:MAX_STEM_LEXEMES]}.difference(lexemes)
     bare = {fold(one) for one in lexemes if not one.isascii()}.difference(lexemes)

@@ -89,7 +89,7 @@ def decode_documents(words: bytes, names: bytes, vectors: bytes, dimension: int)
         np.array(columns[4], np.float64),
         np.array(columns[5], np.int64),
         np.array(columns[6], np.int32),
-        np.array(columns[7], np.float32),
+        np.array(columns[7], np.float64),
         np.array(columns[8], np.float64),
         terms.lists(),
         window_terms.lists(),

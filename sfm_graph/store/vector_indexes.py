@@ -22,8 +22,8 @@ LINKS_PER_ROW = 24
 CANDIDATES = 128
 # Of a row in the graph of a build, beside its vector (measured 715 with 16 links).
 GRAPH_BYTES = 1_000
-# Larger ranges need wider searches: four of 250k rows (each at ef_search 285) take little longer than
-# one of 1M (ef_search 600, .987 to .991), take a quarter of the memory to build, and are never joined again.
+# Larger ranges need wider searches: four of 250k rows take little longer than one of 1M (ef_search 600: .987 to
+# .991), take a quarter of the memory to build, and are never joined again.
 MAX_ROWS = 250_000
 MIN_BUILD_BYTES = 64 * 1024**2
 

@@ -52,13 +52,9 @@ def listing(
     return compiled(query.limit(limit))
 
 
-def matching_ids(
-    namespace_id: int, where: Where, limit: int | None = None, *, lock: bool = False
-) -> tuple[str, dict[str, Any]]:
+def matching_ids(namespace_id: int, where: Where, limit: int | None = None) -> tuple[str, dict[str, Any]]:
     """The ids of the memories that a filter keeps, ascending, as packed big-endian int8s in one value."""
     query = _select(MEMORIES, memories.c.id, namespace_id, where).order_by(memories.c.id).limit(limit)
-    if lock:
-        query = query.with_for_update(of=memories)
     return _packed(query)
 
 

@@ -24,8 +24,8 @@ from memories m left join words w on w.namespace_id = %(namespace_id)s and w.mem
 where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)b::bigint[]) and m.xmin <> pg_current_xact_id()::xid;
 
 -- name: linking_texts
--- What linkers read of memories.
-select m.id, m.kind, m.title, m.content, m.payload from memories m
+-- What linkers read of memories: a title, and as much of the content as names are looked for in.
+select m.id, m.kind, m.title, left(m.content, coalesce(length(m.title), 0) + 20000), m.payload from memories m
 where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)b::bigint[]);
 
 -- name: linking_has_kind
@@ -132,7 +132,8 @@ with given as materialized (
 ), changed as (
     update links l set weight = g.weight, properties = g.properties::jsonb, version = l.version + 1, updated_at = now()
     from given g join links prior on prior.namespace_id = %(namespace_id)s and prior.id = g.id
-    where l.namespace_id = %(namespace_id)s and l.id = g.id and l.maker = %(maker)s
+    -- Not as `l.maker = ...` alone: a kept plan may go by that through all links of the linker.
+    where l.namespace_id = %(namespace_id)s and l.id = g.id and (l.maker = %(maker)s) is true
       and g.source = any(%(stale)b::bigint[])
       and (l.weight, l.properties) is distinct from (g.weight, g.properties::jsonb)
     returning l, link_state(prior) as before

@@ -9,15 +9,15 @@ where m.namespace_id = %(namespace_id)s and m.id in (
           join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
 order by m.id for no key update;
 
--- name: memory_lock_out
--- As above, of memories that will be removed: no link can be made to them.
-select {memory_columns}, m.digest from memories m
-where m.namespace_id = %(namespace_id)s and m.id in (
-    select unnest(%(ids)b::bigint[])
-    union select k.id from memories k where k.namespace_id = %(namespace_id)s and k.key = any(%(keys)b::text[])
-    union select c.id from unnest(%(coordinates)b::text[]) wanted
-          join memories c on c.namespace_id = %(namespace_id)s and c.coordinate = wanted::double precision[])
-order by m.id for update;
+-- name: memory_hold
+-- Memories by id, held as `memory_lock` does; those that exist.
+select m.id from memories m
+where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)b::bigint[]) order by m.id for no key update;
+
+-- name: memory_take
+-- Memories that are held and will now be removed: nobody can link to them any more.
+select m.id from memories m
+where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)b::bigint[]) order by m.id for update;
 
 -- name: memory_resolve
 -- The ids behind a batch of references, held against deletion: ends of links.

@@ -33,20 +33,15 @@ group by o.memory_id order by score desc, o.memory_id limit %(limit)s;
 
 -- name: vector_indexes
 -- The id ranges of a namespace's vectors that HNSW indexes cover, in order; and for the rest of the transaction how they
--- are searched: the wider, the larger the largest is, and on and on until enough rows pass the filter.
-with ranges as materialized (
-    select v.first_id, v.last_id, coalesce(c.reltuples, 0) as built from vector_indexes v
-    left join pg_class c on c.oid = to_regclass(v.name)
-    where v.namespace_id = %(namespace_id)s and v.model_id = %(model_id)s and v.ready
-), chosen as materialized (
+-- are searched: as wide as rows are wanted, and on and on until enough of them pass the filter.
+with chosen as materialized (
     select set_config('hnsw.iterative_scan', 'relaxed_order', true),
            set_config('hnsw.max_scan_tuples', %(max_scan_tuples)s, true),
            set_config('hnsw.scan_mem_multiplier', '16', true),
-           set_config('hnsw.ef_search', least(1000, greatest(%(rows)s::integer,
-               %(ef_search)s::integer * power(greatest(max(r.built) / 1e5, 1), 0.7)))::integer::text, true)
-    from ranges r
+           set_config('hnsw.ef_search', %(ef_search)s, true)
 )
-select r.first_id, r.last_id from chosen, ranges r order by r.first_id;
+select v.first_id, v.last_id from chosen, vector_indexes v
+where v.namespace_id = %(namespace_id)s and v.model_id = %(model_id)s and v.ready order by v.first_id;
 
 -- name: vector_similarities
 -- The similarity of given memories to a vector: the best of their own parts, and of their window.

@@ -213,7 +213,10 @@ CONTEXT: Schema = {
     },
     "additionalProperties": False,
 }
-RECALL_IN_CONTEXT = body({**QUERY, "context": CONTEXT}, "query", "context")
+# A context ranks anew what was recalled: what goes beyond a ranking has no place there.
+_BEYOND = ("expand", "diversity", "fold", "rerank")
+_PLAIN_QUERY = {name: schema for name, schema in QUERY.items() if name not in _BEYOND}
+RECALL_IN_CONTEXT = body({**_PLAIN_QUERY, "context": CONTEXT}, "query", "context")
 _ONE_QUERY: Schema = {
     "type": "object", "properties": QUERY, "required": ["query"], "additionalProperties": False
 }  # fmt: skip

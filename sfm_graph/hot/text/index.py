@@ -155,8 +155,16 @@ class TextIndex:
         """Ids of the memories with this name, ascending."""
         return self._holders(name_id, lambda segment: segment.names)
 
-    def bearers(self, name_id: int) -> Ints:
-        """Ids of the memories whose text says this proper name, ascending."""
+    def bearers(self, name_id: int, most: int) -> Ints:
+        """Ids of the memories whose text says this proper name, ascending; none when they are more than `most`."""
+        count = 0
+        for segment, alive in self.parts:
+            place = segment.proper_names.place(name_id)
+            held = place.stop - place.start
+            # A hub's rows are not looked at unless some of them are gone.
+            count += held if held > most and alive.all() else int(alive[segment.proper_names.rows[place]].sum())
+        if count > most:
+            return np.empty(0, np.int64)
         return self._holders(name_id, lambda segment: segment.proper_names)
 
     def _holders(self, key: int, postings: Callable[[Segment], Postings]) -> Ints:

@@ -15,6 +15,9 @@ from sfm_graph.hot.text.vectors import Matrix, VectorSearch
 # Of how many rows cosines are measured exactly where they are only roughly known: so many for each one wanted.
 EXACT_LEAST = 2_000
 EXACT_FACTOR = 10
+# A matrix product rounds equal columns differently, by some 1e-7: without this equal memories would not tie.
+DIGITS = 6
+NOISE = 2e-6
 # Scores of which only the highest is looked at first, and how many of these there are for each one wanted.
 MAX_BLOCK = 64
 BLOCKS_PER_SCORE = 4
@@ -69,7 +72,8 @@ class VectorScores:
         found = []
         for part, ((segment, _), mask) in enumerate(zip(self.parts, self.eligible, strict=True)):
             rough = np.where(mask, self._rough(part), -np.inf)
-            rows = _highest(rough, max(EXACT_LEAST, EXACT_FACTOR * count) if self._is_rough(part) else count)
+            wanted = max(EXACT_LEAST, EXACT_FACTOR * count) if self._is_rough(part) else count
+            rows = _highest(rough, wanted, slack=NOISE)
             rows = rows[np.isfinite(rough[rows])]
             found.append((segment.columns.ids[rows], self._exact(part, rows)))
         return _best(found, count)
@@ -90,11 +94,11 @@ class VectorScores:
         return rough
 
     def _exact(self, part: int, rows: Ints) -> Floats:
-        own = self.own[part].exact(rows)
-        if self.windows is None:
-            return own
-        window = self.windows[part].exact(rows)
-        return np.where(np.isfinite(window), window, own)
+        scores = self.own[part].exact(rows)
+        if self.windows is not None:
+            window = self.windows[part].exact(rows)
+            scores = np.where(np.isfinite(window), window, scores)
+        return np.round(scores, DIGITS)
 
 
 def _best(found: Sequence[tuple[Ints, Floats]], count: int) -> Candidates:
@@ -111,9 +115,9 @@ def _of(parts: Parts, ids: Ints, score: Callable[[int, Ints], Floats]) -> Floats
     return found
 
 
-def _highest(scores: NDArray[np.floating], count: int) -> Ints:
-    """The rows of the `count` highest scores, ascending, and some more."""
-    return np.flatnonzero(scores >= _threshold(scores, count))
+def _highest(scores: NDArray[np.floating], count: int, slack: float = 0.0) -> Ints:
+    """The rows of the `count` highest scores, ascending, and some more: those that miss it by `slack` too."""
+    return np.flatnonzero(scores >= _threshold(scores, count) - slack)
 
 
 def _threshold(scores: NDArray[np.floating], count: int) -> float:

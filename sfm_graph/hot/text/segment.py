@@ -32,7 +32,7 @@ class Columns:
     valid_to: Floats
     authors: Ints
     dates: NDArray[np.int32]
-    importances: NDArray[np.float32]
+    importances: Floats
     created: Floats
 
     @property

@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 from sfm_graph.domain import validate
 from sfm_graph.domain.cues import cues_of
 from sfm_graph.domain.identity import MemoryId
-from sfm_graph.domain.memory import Memory, MemoryKind, NewMemory
+from sfm_graph.domain.memory import Memory, NewMemory
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.errors import SettingsError
 from sfm_graph.services.linking.entities import Entities
@@ -23,7 +23,8 @@ ENTRY_POINTS = "sfm_graph.linkers"
 BUILT_IN: tuple[type[Linker], ...] = (Mention, SequenceOrder, Entities, Similarity)
 # Sources whose links are brought in line by one statement, and whose texts are held at a time.
 MAX_SOURCES = 1_000
-_A_REMOVAL = Writes({}, Surroundings({MemoryId(0): store.Known(MemoryKind.ENTITY, frozenset({("x",)}), None)}))
+# Nobody else writes while so many are linked from scratch: some 0.1 s.
+MAX_RELINKED = 100
 
 
 def installed_linkers() -> list[Linker]:
@@ -53,29 +54,28 @@ class Linking:
         chosen = dict(target.settings.linkers)
         return [linker for linker in self._linkers if chosen.get(linker.name, linker.on_by_default)]
 
-    async def before(self, session: WriteSession, target: Namespace, ids: Sequence[MemoryId]) -> Surroundings:
-        """What memories touch that are about to be replaced or removed; without what this transaction wrote."""
-        linkers = self.on(target)
-        if not linkers or not ids:
+    async def known(self, session: WriteSession, target: Namespace, ids: Sequence[MemoryId]) -> Surroundings:
+        """What locked memories are that are about to be replaced or removed; without what this transaction wrote."""
+        if not ids or not self.on(target):
             return Surroundings()
+        return Surroundings(await store.known(session, target.id, ids))
+
+    async def touched(self, session: WriteSession, target: Namespace, ids: Sequence[MemoryId]) -> Surroundings:
+        """What linkers want to look at again when these memories have been replaced or removed."""
         scope = Scope(session, target, {})
-        touched = {linker.name: await linker.touched(scope, ids) for linker in linkers}
-        return Surroundings(await store.known(session, target.id, ids), touched)
-
-    async def hold_for_removal(self, session: WriteSession, target: Namespace) -> None:
-        """To call before memories are locked that will be removed.
-
-        Later it is a deadlock with a linker that links to one of them: repeated, but after a second.
-        """
-        if any(linker.hold(_A_REMOVAL) is not Hold.NOTHING for linker in self.on(target)):
-            await store.begin_locked(session, target.id, exclusive=True)
+        return Surroundings({}, {linker.name: await linker.touched(scope, ids) for linker in self.on(target) if ids})
 
     async def hold(self, session: WriteSession, target: Namespace, writes: Writes) -> None:
-        """Keep off who would not see these writes, or whom they would not see; to call before `after`."""
+        """Keep off who would not see these writes, or whom they would not see; to call once, before `after`.
+
+        Who removes keeps off at least those who may link any memory: their links would lead out of removed ones.
+        """
         linkers = self.on(target)
         if not linkers or not writes.any:
             return
         hold = max(linker.hold(writes) for linker in linkers)
+        if writes.gone:
+            hold = max(hold, Hold.SHARED)
         if hold is Hold.NOTHING:
             await store.begin(session)
         else:
@@ -102,13 +102,13 @@ class Linking:
             await store.put(session, scope.namespace.id, linker.name, linker.link_type, stale, wanted)
 
     async def relink(self, session: WriteSession, target: Namespace, after: int) -> Sequence[MemoryId]:
-        """Link the next 1,000 memories with id > `after` from scratch; their ids.
+        """Link the next 100 memories with id > `after` from scratch; their ids.
 
-        Takes out what linkers made that are off.
+        The caller holds them and all sequences. Takes out what linkers made that are off.
         """
         linkers = self.on(target)
         await store.begin_locked(session, target.id, exclusive=True)
-        memories = await store.page(session, target.id, target.name, after, MAX_SOURCES)
+        memories = await store.page(session, target.id, target.name, after, MAX_RELINKED)
         if not memories:
             return []
         ids = [memory.id for memory in memories]

@@ -1,18 +1,14 @@
 """Mentions: a memory whose text says what another memory is called leads to it."""
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from math import sqrt
 
 from sfm_graph.domain.identity import MemoryId
-from sfm_graph.domain.names import MAX_TEXT_CHARS, Name, NameTrie, Spelling, heads_in
+from sfm_graph.domain.names import Name, NameTrie, Spelling, heads_in
 from sfm_graph.services.linking.linker import Hold, Linker, Text, WantedLink, Writes
 from sfm_graph.services.linking.scope import MAX_CALLED, Scope
 from sfm_graph.services.offload import offload
 from sfm_graph.store.linking import Called
-
-_WORD = re.compile(r"[^\W_]+")
 
 # Whether a name at words [begin, end) of a text counts.
 Counts = Callable[[Spelling, int, int], bool]
@@ -102,9 +98,8 @@ def links_by_name(
     found = [one for one in trie.find(spelled.folded) if counts(spelled, one.begin, one.end)]
     if not found:
         return
-    said = _WORD.findall(unicodedata.normalize("NFKC", text.own[:MAX_TEXT_CHARS]))
     for one in found:
-        properties = {"name": " ".join(said[one.begin : one.end])}
+        properties = {"name": " ".join(spelled.said[one.begin : one.end])}
         yield from links_to(text.id, called[one.name], properties, entities=entities)
 
 

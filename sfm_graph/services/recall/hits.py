@@ -1,5 +1,6 @@
 """From ranked candidates to hits: reranked, folded, varied, read, explained, with what they bring along."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -21,8 +22,9 @@ from sfm_graph.store import memories, traits
 
 # The share of the reranker in a score that it takes part in.
 RERANK_SHARE = 0.7
-# Of how many candidates likeness is looked at for so many hits.
+# Of how many candidates likeness is looked at for each hit, and at most beyond the hits.
 VARIETY_FACTOR = 3
+MAX_VARIED = 300
 
 
 class Hits:
@@ -35,7 +37,9 @@ class Hits:
     async def of(self, ranked: Ranked) -> Recall:
         """The best candidates as hits."""
         query = self._legs.question.query
-        wanted = query.first if not (query.fold or query.diversity) else VARIETY_FACTOR * query.first
+        wanted = query.first
+        if query.fold or query.diversity:
+            wanted = max(wanted, min(VARIETY_FACTOR * query.first, MAX_VARIED))
         rows = ranked.order[: max(wanted, self._reranking.candidates if query.rerank else 0)]
         hits = await self._read(ranked, rows)
         scores = None
@@ -85,14 +89,15 @@ class Hits:
             self._view.session, self._namespace.id, model.id, model.identity.dimension, ids
         )
         if query.fold:
-            groups = folded(vectors)
+            groups = await asyncio.to_thread(folded, vectors)
             hits = [
                 replace(hits[group[0]], duplicates=tuple(hits[one].memory.id for one in group[1:]))
                 for group in groups
             ]
             vectors = vectors[[group[0] for group in groups]]
         if query.diversity:
-            chosen = diversified([hit.score for hit in hits], vectors, query.diversity, query.first)
+            scores = [hit.score for hit in hits]
+            chosen = await asyncio.to_thread(diversified, scores, vectors, query.diversity, query.first)
             hits = [hits[one] for one in chosen]
         return hits[: query.first]
 
@@ -104,7 +109,9 @@ class Hits:
         scores = {hit.memory.id: hit for hit in hits}
         steps, strengths = await self._pulling.neighbours(np.array(list(scores), np.int64))
         lent = strengths * np.array([scores[MemoryId(one)].score for one in steps.origins.tolist()])
-        best = _best_steps(steps.targets, lent, steps.links, set(scores))
+        best = _best_steps(
+            steps.targets, lent, steps.links, {*scores, *(one for hit in hits for one in hit.duplicates)}
+        )
         eligible = await self._legs.eligible(np.array([int(steps.targets[at]) for at in best], np.int64))
         chosen = [at for at, kept in zip(best, eligible, strict=True) if kept][:count]
         read = await memories.by_ids(

@@ -76,14 +76,20 @@ class HotLegs(Legs):
 
     async def run(self) -> None:
         """Find each leg's candidates."""
-        rows = sum(len(segment) for segment, _ in self._index.parts)
-        if rows <= INLINE_ROWS:
+        if self.question.vector is None or self._index.has_vectors:
+            await self._in_memory()
+            return
+        # The database searches the vectors while the words are searched here.
+        in_database = _dense(self._view, self._namespace, self.question, windows=self.has_windows)
+        found, _ = await asyncio.gather(in_database, self._in_memory())
+        self.candidates = found | self.candidates
+
+    async def _in_memory(self) -> None:
+        if sum(len(segment) for segment, _ in self._index.parts) <= INLINE_ROWS:
             self._search()
-        else:
-            async with self._threads:
-                await asyncio.to_thread(self._search)
-        if self.question.vector is not None and not self._index.has_vectors:
-            self.candidates |= await _dense(self._view, self._namespace, self.question, windows=self.has_windows)
+            return
+        async with self._threads:
+            await asyncio.to_thread(self._search)
 
     def _search(self) -> None:
         index, question = self._index, self.question
@@ -115,9 +121,9 @@ class HotLegs(Legs):
     async def eligible(self, ids: Ints) -> NDArray[np.bool_]:
         return self._index.is_eligible(ids, self._mask)
 
-    def bearers(self, seed: int) -> Mapping[int, Ints]:
-        """The memories that bear each proper name of a memory, by the name's id."""
-        return {name: self._index.bearers(name) for name in self._index.proper_names_of(seed)}
+    def bearers(self, seed: int, most: int) -> Mapping[int, Ints]:
+        """The memories that bear each proper name of a memory, by the name's id; none where more than `most` do."""
+        return {name: self._index.bearers(name, most) for name in self._index.proper_names_of(seed)}
 
 
 class SqlLegs(Legs):
@@ -172,6 +178,9 @@ async def _dense(view: View, namespace: Namespace, question: Question, *, window
             found[leg] = await dense.dense(
                 view.session, namespace.id, model, question.vector, question.pool, question.allowed, windows=window
             )
+    if windows and not len(found[Leg.DENSE_WINDOW].ids):
+        # No window has its vector yet: the memories' own stand for them.
+        found[Leg.DENSE_WINDOW] = found[Leg.DENSE]
     return found
 
 

@@ -77,8 +77,8 @@ class Pulling:
         if not weight or not isinstance(self._legs, HotLegs):
             return _NOTHING
         targets, shares, names = [], [], []
-        for name, bearers in self._legs.bearers(memory_id).items():
-            if 1 < len(bearers) <= NAME_CAP and name not in said:
+        for name, bearers in self._legs.bearers(memory_id, NAME_CAP).items():
+            if len(bearers) > 1 and name not in said:
                 others = bearers[bearers != memory_id]
                 targets.append(others)
                 shares.append(np.full(len(others), min(weight / np.sqrt(len(others)), 1.0)))

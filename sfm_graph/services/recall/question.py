@@ -21,6 +21,9 @@ from sfm_graph.store import search
 MAX_QUERY_TERMS = 256
 # Names are looked for in so many words of a query.
 MAX_NAMING_WORDS = 64
+MAX_NAMING_CHARS = 10_000
+MAX_DATING_CHARS = 10_000
+MAX_DATES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +85,14 @@ async def question_of(view: View, namespace: Namespace, query: RecallQuery, inde
 
 
 def _said(text: str) -> Said:
-    folded = name_of(text)[:MAX_NAMING_WORDS]
+    folded = name_of(text[:MAX_NAMING_CHARS])[:MAX_NAMING_WORDS]
     spans = {
         name_id(name): name
         for begin in range(len(folded))
         for end in range(begin + 1, min(len(folded), begin + MAX_NAME_WORDS) + 1)
         for name in [folded[begin:end]]
     }
-    return Said(folded, spans, dates_in(text[:10_000]))
+    return Said(folded, spans, list(dict.fromkeys(dates_in(text[:MAX_DATING_CHARS])))[:MAX_DATES])
 
 
 async def _vector(namespace: Namespace, query: RecallQuery, indexing: Indexing) -> NDArray[np.float32] | None:
