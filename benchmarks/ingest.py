@@ -20,7 +20,7 @@ DIMENSION = 384
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memories", type=int, default=100_000)
     parser.add_argument("--small", type=int, default=10_000, help="size to compare the cost per memory with")
-    parser.add_argument("--vectors", type=int, default=100_000, help="memories with given vectors; 0 leaves them out")
+    parser.add_argument("--vectors", type=int, default=120_000, help="memories with given vectors; 0 leaves them out")
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:

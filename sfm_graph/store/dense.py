@@ -16,9 +16,10 @@ from sfm_graph.store.vector_types import half_vectors, id_array
 
 # Reading so many rows by key takes no longer than a search that a filter thins out, and is exact.
 EXACT_FILTERED = 20_000
-# MiniLM, recall@10 of indexes with 24 links at 100 / 150: 100k .987 / .995, 250k .990 / .994.
-EF_SEARCH = 150
-MAX_EF_SEARCH = 1_000  # pgvector's
+# MiniLM, recall@10 of indexes with 24 links at 100 / 150: 100k .987 / .995, 250k .990 / .994. Of several ranges each
+# brings what the others might have missed.
+EF_ALONE, EF_EACH = 150, 100
+MAX_EF = 1_000  # pgvector's
 # A filter that keeps one topic wants more: 250k, a tenth kept, .987 without this.
 FILTERED_ROWS = 2
 # What a filtered search may visit before the rows that the filter keeps are scanned instead.
@@ -43,15 +44,18 @@ async def dense(
     scope = _Scope(namespace_id, model, vector, allowed, windows=windows)
     if allowed is not None and len(allowed) <= EXACT_FILTERED:
         return _candidates(await session.dynamic(scope.among(count), scope.parameters))
-    least = max(EF_SEARCH, count) * (1 if allowed is None else FILTERED_ROWS)
-    for rows in (least, MORE_ROWS * least):
+    for factor in (1, MORE_ROWS):
+        alone, each = (
+            factor * max(least, count) * (1 if allowed is None else FILTERED_ROWS) for least in (EF_ALONE, EF_EACH)
+        )
         # One round trip for the ranges and the settings that the next statement is planned and run with.
         ranges = await session.rows(
-            "vector_indexes", namespace_id=namespace_id, model_id=model[0],
-            ef_search=str(min(rows, MAX_EF_SEARCH)), max_scan_tuples=str(MAX_SCAN_TUPLES),
+            "vector_indexes", namespace_id=namespace_id, model_id=model[0], alone=str(min(alone, MAX_EF)),
+            each=str(min(each, MAX_EF)), max_scan_tuples=str(MAX_SCAN_TUPLES),
         )  # fmt: skip
         if not ranges:
             break
+        rows = alone if len(ranges) == 1 else each
         found = await session.dynamic(scope.indexed(ranges, rows, count), scope.parameters)
         if len(found) == count:
             return _candidates(found)

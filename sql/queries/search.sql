@@ -33,15 +33,18 @@ group by o.memory_id order by score desc, o.memory_id limit %(limit)s;
 
 -- name: vector_indexes
 -- The id ranges of a namespace's vectors that HNSW indexes cover, in order; and for the rest of the transaction how they
--- are searched: as wide as rows are wanted, and on and on until enough of them pass the filter.
-with chosen as materialized (
+-- are searched: one alone wider than each of several, and on and on until enough rows pass the filter.
+with ranges as materialized (
+    select v.first_id, v.last_id from vector_indexes v
+    where v.namespace_id = %(namespace_id)s and v.model_id = %(model_id)s and v.ready
+), chosen as materialized (
     select set_config('hnsw.iterative_scan', 'relaxed_order', true),
            set_config('hnsw.max_scan_tuples', %(max_scan_tuples)s, true),
            set_config('hnsw.scan_mem_multiplier', '16', true),
-           set_config('hnsw.ef_search', %(ef_search)s, true)
+           set_config('hnsw.ef_search', case count(*) when 1 then %(alone)s else %(each)s end, true)
+    from ranges
 )
-select v.first_id, v.last_id from chosen, vector_indexes v
-where v.namespace_id = %(namespace_id)s and v.model_id = %(model_id)s and v.ready order by v.first_id;
+select r.first_id, r.last_id from chosen, ranges r order by r.first_id;
 
 -- name: vector_similarities
 -- The similarity of given memories to a vector: the best of their own parts, and of their window.
