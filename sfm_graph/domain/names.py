@@ -137,12 +137,6 @@ def find_longest(
     return found
 
 
-def mentions(text: Spelling, trie: NameTrie) -> list[Name]:
-    """The known names that a text mentions, once each in order; at least one word of a mention has to tell."""
-    found = trie.find(text.folded)
-    return list(dict.fromkeys(one.name for one in found if any(text.telling[one.begin : one.end])))
-
-
 def proper_names(text: str) -> list[Name]:
     """Runs of capitalised words, and digits after one, at most 5 words each and 256 of a text, in order.
 

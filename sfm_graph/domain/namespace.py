@@ -8,7 +8,7 @@ from typing import Any
 from sfm_graph.domain import validate
 from sfm_graph.domain.cues import DEFAULT_CUE_FIELDS, CueFields, cue_fields
 from sfm_graph.domain.words import ENGLISH, LANGUAGES
-from sfm_graph.errors import InvalidInput, ModelMismatch
+from sfm_graph.errors import InvalidInput
 
 MAX_DECLARED_PATHS = 16
 MAX_LINKERS = 50
@@ -66,15 +66,6 @@ class Namespace:
     settings: NamespaceSettings
     created_at: datetime
     model: StoredModel | None
-
-    def require_model(self, identity: ModelIdentity) -> None:
-        """Raises ModelMismatch when the namespace's vectors come from another model."""
-        if self.model is not None and self.model.identity != identity:
-            raise ModelMismatch(
-                f"namespace {self.name!r} has vectors of {self.model.identity}, the service embeds with {identity}; "
-                "give `embedding` yourself, or start the service with that model",
-                namespace=self.name,
-            )
 
 
 @dataclass(frozen=True, slots=True)

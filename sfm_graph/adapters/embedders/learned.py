@@ -1,5 +1,6 @@
 """What the embedders with a trained model have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from sfm_graph.ports.embedder import LEARNED_DENSE_SHARE, LEARNED_EXACT_SCAN_LIM
 _PIECE_CHARS = 1_024
 
 
-class LearnedEmbedder:
+class LearnedEmbedder(ABC):
     """An Embedder but for the model: keeps texts without words from it and makes rows of length 1."""
 
     def __init__(self, identity: ModelIdentity) -> None:
@@ -43,9 +44,9 @@ class LearnedEmbedder:
             vectors[telling] = unit_rows(await self._vectors([texts[row] for row in telling]))
         return vectors
 
+    @abstractmethod
     async def _vectors(self, texts: Sequence[str]) -> NDArray[np.floating]:
         """The model's vectors of texts with words in them, in order; any length. Raises EmbedderUnavailable."""
-        raise NotImplementedError
 
 
 def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float64]:

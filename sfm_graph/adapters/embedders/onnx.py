@@ -1,6 +1,7 @@
 """Embedding models in ONNX form, on the processor, in threads of this process."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -34,12 +35,7 @@ class OnnxEmbedder(LearnedEmbedder):
     @classmethod
     async def open(cls, source: ModelSource) -> Self:
         """Loads the model, from the hub if need be. Raises SettingsError."""
-        worker = Worker("embed")
-        try:
-            return await worker.run(cls._load, source, worker)
-        except BaseException:
-            await worker.aclose()
-            raise
+        return await Worker.opened("embed", partial(cls._load, source))
 
     @classmethod
     def _load(cls, source: ModelSource, worker: Worker) -> Self:
@@ -77,11 +73,7 @@ class OnnxEmbedder(LearnedEmbedder):
 
 def _embedding_output(model: OnnxModel, source: ModelSource) -> tuple[str, int]:
     """The output that holds embeddings, one a text or else one a token, and their dimension."""
-    (encoding,) = model.encode(["probe"])
-    try:
-        arrays = dict(zip(model.outputs, model.run(encoding, model.outputs), strict=True))
-    except Exception as exc:
-        raise source.wrong(f"cannot be run: {exc}") from exc
+    arrays = model.probe("probe", source)
     # BERT's "pooler_output" was trained for another purpose than to be compared.
     for dimensions in (2, 3):
         for name, array in arrays.items():

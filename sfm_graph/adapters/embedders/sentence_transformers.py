@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -30,12 +31,7 @@ class SentenceTransformersEmbedder(LearnedEmbedder):
     @classmethod
     async def open(cls, source: ModelSource) -> Self:
         """Loads the model, from the hub if need be. Raises SettingsError."""
-        worker = Worker("embed")
-        try:
-            return await worker.run(cls._load, source, worker)
-        except BaseException:
-            await worker.aclose()
-            raise
+        return await Worker.opened("embed", partial(cls._load, source))
 
     @classmethod
     def _load(cls, source: ModelSource, worker: Worker) -> Self:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_graph.adapters.models.onnx_files import OnnxFiles
+from sfm_graph.adapters.models.source import ModelSource
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -56,7 +57,7 @@ class OnnxModel:
                 raise source.wrong(f"its input {node.name} of {node.type} is none that a text could fill")
         return cls(session, tokenizer, files)
 
-    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> "list[Encoding]":
+    def encode(self, texts: Sequence[str | tuple[str, str]]) -> "list[Encoding]":
         """The tokens of texts, or of pairs of them, cut to what the model sees."""
         cut = [self._cut(text) if isinstance(text, str) else tuple(map(self._cut, text)) for text in texts]
         return self._tokenizer.encode_batch(cut)
@@ -74,6 +75,14 @@ class OnnxModel:
         """
         feed = {name: np.array([getattr(encoding, _FILLED[name])], kind) for name, kind in self._inputs.items()}
         return cast("list[NDArray[Any]]", self._session.run(list(outputs), feed))
+
+    def probe(self, text: str | tuple[str, str], source: ModelSource) -> dict[str, NDArray[Any]]:
+        """All outputs for a text, or a pair, by name. Raises SettingsError for a model that cannot be run."""
+        try:
+            (encoding,) = self.encode([text])
+            return dict(zip(self.outputs, self.run(encoding, self.outputs), strict=True))
+        except Exception as exc:  # the runtime's errors have no base of their own
+            raise source.wrong(f"cannot be run: {exc}") from exc
 
     def _cut(self, text: str) -> str:
         # Halves of surrogate pairs are what no tokenizer takes.

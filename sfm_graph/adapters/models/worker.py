@@ -18,6 +18,16 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
 
+    @classmethod
+    async def opened(cls, name: str, load: "Callable[[Worker], T]") -> T:
+        """What `load` makes of a new worker, in one of its threads; the worker is closed when that fails."""
+        worker = cls(name)
+        try:
+            return await worker.run(load, worker)
+        except BaseException:
+            await worker.aclose()
+            raise
+
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `call` returns or raises. A call that has begun goes on to its end when the caller is cancelled."""
         loop = asyncio.get_running_loop()

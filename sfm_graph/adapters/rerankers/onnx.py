@@ -1,6 +1,7 @@
 """Cross-encoders in ONNX form, on the processor, in threads of this process."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -28,12 +29,7 @@ class OnnxReranker:
     @classmethod
     async def open(cls, source: ModelSource) -> Self:
         """Loads the model, from the hub if need be. Raises SettingsError."""
-        worker = Worker("rerank")
-        try:
-            return await worker.run(cls._load, source, worker)
-        except BaseException:
-            await worker.aclose()
-            raise
+        return await Worker.opened("rerank", partial(cls._load, source))
 
     @classmethod
     def _load(cls, source: ModelSource, worker: Worker) -> Self:
@@ -76,11 +72,7 @@ def _probability(logits: NDArray[np.float64]) -> float:
 
 
 def _logits_output(model: OnnxModel, source: ModelSource) -> str:
-    (encoding,) = model.encode([("probe", "probe")])
-    try:
-        arrays = dict(zip(model.outputs, model.run(encoding, model.outputs), strict=True))
-    except Exception as exc:
-        raise source.wrong(f"cannot be run: {exc}") from exc
+    arrays = model.probe(("probe", "probe"), source)
     for name, array in arrays.items():
         if array.dtype.kind == "f" and array.size in (1, 2) and array.ndim <= 2:
             return name
