@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -20,6 +21,11 @@ from sfm_graph.services.registry import Services
 from sfm_graph.settings import Settings, load_settings
 from sfm_graph.store.embedded import embedded_postgres
 from sfm_graph.store.migrations import ensure_database, migrate
+
+# The suite draws the same examples each time; `make test ARGS="--hypothesis-profile=search"` looks for new ones.
+hypothesis.settings.register_profile("suite", derandomize=True)
+hypothesis.settings.register_profile("search", max_examples=1_000)
+hypothesis.settings.load_profile("suite")
 
 TEMPLATE = "sfm_template"
 BASE_URL = "http://localhost:9595"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -198,6 +198,7 @@ def _cycled(values: Floats, count: int) -> Floats:
     return np.resize(values, count)
 
 
+@example(raw=[1.0], top=2.225073858507203e-309)
 @given(raw=st.lists(st.floats(-2, 2), max_size=8), top=st.floats(-1, 2))
 def test_scaling_makes_the_best_1_and_keeps_the_order(raw: list[float], top: float) -> None:
     found = scaled(np.array(raw, np.float64), top)

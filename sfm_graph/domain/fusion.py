@@ -64,7 +64,7 @@ class Board:
 
 def scaled(raw: Floats, top: float) -> Floats:
     """Scores so that a leg's best, `top`, is 1; a score below 0 counts as 0."""
-    return np.clip(raw / top, 0.0, 1.0) if top > 0 else np.zeros(len(raw))
+    return np.clip(raw, 0.0, top) / top if top > 0 else np.zeros(len(raw))
 
 
 def importance_value(importances: Floats) -> Floats:
