@@ -18,10 +18,14 @@
     │   ├── KeyTaken                409  key_taken
     │   ├── IdempotencyConflict     409  idempotency_conflict
     │   └── ModelMismatch           409  model_mismatch
+    ├── CursorExpired               410  cursor_expired
     ├── TooLarge                    413  too_large
     ├── UnsupportedMediaType        415  unsupported_media_type
     ├── DatabaseFailure             500  internal_error
     └── Unavailable                 503  unavailable
+        ├── SubscriberTooSlow       503  subscriber_too_slow
+        ├── EventBusUnavailable     503  event_bus_unavailable
+        ├── VectorIndexUnavailable  503  vector_index_unavailable
         ├── DatabaseUnavailable     503  database_unavailable
         ├── Overloaded              503  overloaded
         ├── EmbedderUnavailable     503  embedder_unavailable
@@ -151,6 +155,13 @@ class ModelMismatch(Conflict):
     code = "model_mismatch"
 
 
+class CursorExpired(SfmError):
+    """The changes after a cursor are no longer kept, or belong to another log; `details` say how to go on."""
+
+    code = "cursor_expired"
+    http_status = 410
+
+
 class TooLarge(SfmError):
     """A body, text, payload or batch exceeds its bound."""
 
@@ -170,6 +181,24 @@ class Unavailable(SfmError):
 
     code = "unavailable"
     http_status = 503
+
+
+class SubscriberTooSlow(Unavailable):
+    """A subscriber took nothing for too long; `details.cursor` is where it goes on."""
+
+    code = "subscriber_too_slow"
+
+
+class EventBusUnavailable(Unavailable):
+    """Kafka or Redis Streams cannot be reached, or refused events."""
+
+    code = "event_bus_unavailable"
+
+
+class VectorIndexUnavailable(Unavailable):
+    """Qdrant cannot be reached, or refused a request."""
+
+    code = "vector_index_unavailable"
 
 
 class DatabaseUnavailable(Unavailable):

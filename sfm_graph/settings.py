@@ -47,6 +47,31 @@ class RerankerKind(StrEnum):
     HTTP = "http"
 
 
+class EventBusKind(StrEnum):
+    """Where the relay sends events."""
+
+    NONE = "none"
+    KAFKA = "kafka"
+    REDIS = "redis"
+
+
+class KafkaProtocol(StrEnum):
+    """How Kafka's brokers are spoken to."""
+
+    PLAINTEXT = "PLAINTEXT"
+    SSL = "SSL"
+    SASL_PLAINTEXT = "SASL_PLAINTEXT"
+    SASL_SSL = "SASL_SSL"
+
+
+class KafkaMechanism(StrEnum):
+    """How the service shows Kafka who it is."""
+
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+
+
 # As much as domain/validate.py lets a vector have.
 _MAX_DIMENSION = 4_000
 
@@ -125,6 +150,45 @@ class Settings(BaseSettings):
     vector_index_tail: int = Field(20_000, ge=100, validation_alias=_names("SFM_VECTOR_INDEX_TAIL"))
     # How often the background indexer looks for work.
     maintenance_interval_ms: int = Field(2_000, ge=50, validation_alias=_names("SFM_MAINTENANCE_INTERVAL_MS"))
+
+    # Changes are kept so long for readers that come back, and longer while a relay has not passed them on.
+    change_retention_days: int = Field(30, ge=1, le=3_650, validation_alias=_names("SFM_CHANGE_RETENTION_DAYS"))
+    # The time between a commit elsewhere and its subscribers is half of this and a few milliseconds.
+    change_poll_ms: int = Field(20, ge=1, le=10_000, validation_alias=_names("SFM_CHANGE_POLL_MS"))
+    # A subscriber that takes nothing for so long is closed with its cursor.
+    subscriber_patience_seconds: int = Field(30, ge=1, validation_alias=_names("SFM_SUBSCRIBER_PATIENCE_SECONDS"))
+
+    eventing_enabled: bool = Field(True, validation_alias=_names("EVENTING_ENABLED"))
+    event_bus: EventBusKind | None = Field(None, validation_alias=_names("SFM_EVENT_BUS"))
+    relay_inside: bool = Field(True, validation_alias=_names("SFM_RELAY_INSIDE"))
+    relay_shards: int = Field(1, ge=1, le=64, validation_alias=_names("SFM_RELAY_SHARDS"))
+
+    kafka_bootstrap_servers: str | None = Field(None, validation_alias=_names("KAFKA_BOOTSTRAP_SERVERS"))
+    kafka_security_protocol: KafkaProtocol = Field(
+        KafkaProtocol.PLAINTEXT, validation_alias=_names("KAFKA_SECURITY_PROTOCOL")
+    )
+    kafka_ssl_ca_location: Path | None = Field(None, validation_alias=_names("KAFKA_SSL_CA_LOCATION"))
+    kafka_sasl_mechanism: KafkaMechanism = Field(
+        KafkaMechanism.SCRAM_SHA_512, validation_alias=_names("KAFKA_SASL_MECHANISM")
+    )
+    kafka_sasl_username: str | None = Field(None, validation_alias=_names("KAFKA_SASL_USERNAME"))
+    kafka_sasl_password: SecretStr | None = Field(None, validation_alias=_names("KAFKA_SASL_PASSWORD"))
+    # Compacted topics: a memory's or link's end is followed by a message without a value.
+    kafka_tombstones: bool = Field(False, validation_alias=_names("SFM_KAFKA_TOMBSTONES"))
+
+    redis_url: SecretStr | None = Field(None, validation_alias=_names("REDIS_URL"))
+    redis_host: str | None = Field(None, validation_alias=_names("REDIS_HOST"))
+    redis_port: int = Field(6379, ge=1, le=65_535, validation_alias=_names("REDIS_PORT"))
+    # Entries of a stream that consumers may still read; older ones go.
+    redis_stream_length: int = Field(1_000_000, ge=1_000, validation_alias=_names("SFM_REDIS_STREAM_LENGTH"))
+
+    qdrant_url: str | None = Field(None, validation_alias=_names("QDRANT_URL"))
+    qdrant_host: str | None = Field(None, validation_alias=_names("QDRANT_HOST"))
+    qdrant_port: int = Field(6333, ge=1, le=65_535, validation_alias=_names("QDRANT_PORT"))
+    qdrant_tls: bool = Field(False, validation_alias=_names("QDRANT_TLS"))
+    qdrant_tls_cert: Path | None = Field(None, validation_alias=_names("QDRANT_TLS_CERT"))
+    qdrant_api_key: SecretStr | None = Field(None, validation_alias=_names("SFM_QDRANT_API_KEY"))
+
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", validation_alias=_names("SFM_LOG_LEVEL"))
 
     @model_validator(mode="after")
@@ -149,7 +213,22 @@ class Settings(BaseSettings):
             raise ValueError("SFM_RERANKER_URL is required when SFM_RERANKER is http")
         return self
 
-    @field_validator("embedding_url", "old_embedding_url", "reranker_url")
+    @model_validator(mode="after")
+    def _bus_is_reachable(self) -> Self:
+        if self.event_bus is EventBusKind.KAFKA and not self.kafka_bootstrap_servers:
+            raise ValueError("KAFKA_BOOTSTRAP_SERVERS is required when SFM_EVENT_BUS is kafka")
+        if self.event_bus is EventBusKind.REDIS and not (self.redis_url or self.redis_host):
+            raise ValueError("REDIS_URL is required when SFM_EVENT_BUS is redis")
+        if self.kafka_security_protocol.value.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            raise ValueError(
+                "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD are required when KAFKA_SECURITY_PROTOCOL is "
+                f"{self.kafka_security_protocol}"
+            )
+        return self
+
+    @field_validator("embedding_url", "old_embedding_url", "reranker_url", "qdrant_url")
     @classmethod
     def _is_plain_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -160,6 +239,15 @@ class Settings(BaseSettings):
         if parts.username is not None or parts.password is not None:
             raise ValueError("holds a name or password, which has a setting of its own, ..._API_KEY")
         return value
+
+    @property
+    def bus(self) -> EventBusKind:
+        """Where events go: what `event_bus` says, else Kafka when its brokers are named."""
+        if not self.eventing_enabled:
+            return EventBusKind.NONE
+        if self.event_bus is not None:
+            return self.event_bus
+        return EventBusKind.KAFKA if self.kafka_bootstrap_servers else EventBusKind.NONE
 
     @property
     def host_names(self) -> frozenset[str]:

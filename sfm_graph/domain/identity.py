@@ -17,10 +17,11 @@ MAX_ROW_ID = 2**63 - 1
 
 
 class Entity(StrEnum):
-    """What a change or a global id is about."""
+    """What a change is about. Global ids are those of memories and links."""
 
     MEMORY = "memory"
     LINK = "link"
+    NAMESPACE = "namespace"
 
 
 @dataclass(frozen=True, slots=True)

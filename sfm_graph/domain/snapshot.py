@@ -1,6 +1,7 @@
 """Postgres snapshots as cursors: what a reader has seen, comparable without asking the database."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,16 @@ class Snapshot:
         _, end, running = self._parts()
         return xid < end and all(one > xid for one in running)
 
+    def sees(self, xid: int) -> bool:
+        """Whether what this transaction did, if it was committed, is visible."""
+        _, end, running = self._parts()
+        return xid < end and xid not in running
+
     def _parts(self) -> tuple[int, int, frozenset[int]]:
-        start, end, running = self.text.split(":")
-        return int(start), int(end), frozenset(int(xid) for xid in running.split(",") if xid)
+        return _parsed(self.text)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> tuple[int, int, frozenset[int]]:
+    start, end, running = text.split(":")
+    return int(start), int(end), frozenset(int(xid) for xid in running.split(",") if xid)
