@@ -1,23 +1,33 @@
 """The composition root: settings in, opened services out, closed in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from psycopg.conninfo import make_conninfo
 
+from sfm_graph.adapters.buses.kafka import KafkaBus
+from sfm_graph.adapters.buses.redis_streams import RedisStreamsBus
 from sfm_graph.adapters.embedders.hashing import HashingEmbedder
 from sfm_graph.adapters.embedders.onnx import OnnxEmbedder
 from sfm_graph.adapters.embedders.openai import OpenAiEmbedder
 from sfm_graph.adapters.embedders.sentence_transformers import SentenceTransformersEmbedder
 from sfm_graph.adapters.models.source import ModelSource
+from sfm_graph.adapters.qdrant.opening import open_client
 from sfm_graph.adapters.rerankers.http import HttpReranker
 from sfm_graph.adapters.rerankers.onnx import OnnxReranker
 from sfm_graph.hot.cache import HotBudget, HotCache
 from sfm_graph.hot.graph.graph import HotGraph
 from sfm_graph.hot.text.index import TextIndex
 from sfm_graph.ports.embedder import Embedder
+from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.ports.reranker import Reranker
+from sfm_graph.ports.vector_index import ServedVectorIndex
+from sfm_graph.services.changes.changes import Changes
+from sfm_graph.services.changes.relay import Relay
+from sfm_graph.services.changes.retention import Retention
+from sfm_graph.services.changes.tail import Tail
+from sfm_graph.services.changes.ticker import Ticker
 from sfm_graph.services.embedders import Embedders
 from sfm_graph.services.health import Health
 from sfm_graph.services.hot_graph import FreshGraphs, HotGraphs
@@ -37,12 +47,14 @@ from sfm_graph.services.rewording import Rewording
 from sfm_graph.services.settling import Settling
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
+from sfm_graph.services.vector_indexing import VectorIndexing
+from sfm_graph.services.vector_search import IndexSearch, PostgresSearch, WriteSearch
 from sfm_graph.services.view import Views
 from sfm_graph.services.walk_runner import WalkRunner
 from sfm_graph.services.walks import Walks
 from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.services.windows import Windows
-from sfm_graph.settings import EmbedderKind, RerankerKind, Settings
+from sfm_graph.settings import EmbedderKind, EventBusKind, RerankerKind, Settings
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
 from sfm_graph.store.migrations import ensure_database, migrate
@@ -75,6 +87,8 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
         )
         stack.push_async_callback(database.close)
         await database.open()
+        retention = Retention(database, days=settings.change_retention_days)
+        await retention.prepare()
         embedders = await make_embedders(settings)
         stack.push_async_callback(embedders.aclose)
         whole_graph = WholeGraph()
@@ -82,19 +96,35 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
         reranker = await make_reranker(settings)
         if reranker is not None:
             stack.push_async_callback(reranker.aclose)
-        services = compose(settings, database, embedders, reranker, whole_graph, server)
+        bus = await make_bus(settings)
+        if bus is not None:
+            stack.push_async_callback(bus.aclose)
+        vector_index = make_vector_index(settings)
+        if vector_index is not None:
+            stack.push_async_callback(vector_index.aclose)
+        services = compose(
+            settings, database, retention, embedders, reranker, bus, whole_graph, server, vector_index
+        )
+        stack.push_async_callback(services.changes.aclose)
         if maintenance:
-            await stack.enter_async_context(_running(services.maintenance))
+            await stack.enter_async_context(running(services.maintenance.run(), "maintenance"))
+            if services.vector_indexing is not None:
+                await stack.enter_async_context(running(services.vector_indexing.run(), "vector indexing"))
+            if services.relay is not None and settings.relay_inside:
+                await stack.enter_async_context(running(services.relay.run(), "relay"))
         yield services
 
 
 def compose(
     settings: Settings,
     database: Database,
+    retention: Retention,
     embedders: Embedders,
     reranker: Reranker | None,
+    bus: EventBus | None,
     whole_graph: WholeGraph,
     server: EmbeddedServer | None,
+    vector_index: ServedVectorIndex | None = None,
 ) -> Services:
     """Wire the services over an opened database."""
     budget = HotBudget(settings.hot_budget_bytes)
@@ -108,13 +138,26 @@ def compose(
     walks = Walks(views, runner, whole_graph)
     indexing = Indexing(embedders)
     windows = Windows(database, indexing)
-    linking = Linking(installed_linkers())
+    vectors = PostgresSearch() if vector_index is None else IndexSearch(vector_index)
+    linking = Linking(installed_linkers(), WriteSearch(vectors))
     memory_writes = MemoryWrites(database, indexing, Settling(windows, linking))
     rewording = Rewording(database, indexing, windows, linking)
     links = Links(database)
     background = Maintenance(
-        database, indexing, windows, tail=settings.vector_index_tail, interval_ms=settings.maintenance_interval_ms
+        database,
+        indexing,
+        windows,
+        retention,
+        tail=settings.vector_index_tail,
+        interval_ms=settings.maintenance_interval_ms,
+        indexes_vectors=vector_index is None,
     )
+    poll_seconds = settings.change_poll_ms / 1000
+    vector_indexing = None
+    if vector_index is not None:
+        vector_indexing = VectorIndexing(database, vector_index, poll_seconds=poll_seconds)
+    changes = Changes(views, Tail(database, Ticker(database, poll_seconds)), runner)
+    relay = Relay(database, bus, shards=settings.relay_shards, poll_seconds=poll_seconds) if bus is not None else None
     return Services(
         settings=settings,
         views=views,
@@ -126,14 +169,21 @@ def compose(
             HotText(hot_text, indexing, max_waiting=max_waiting),
             runner,
             Reranking(reranker, candidates=settings.rerank_candidates, deadline_ms=settings.rerank_deadline_ms),
+            vectors,
         ),
         walks=walks,
         traversal=Traversal(walks),
         namespaces=Namespaces(database, {"text": hot_text, "graph": hot_graphs}),
         transfer=Transfer(memory_writes, links),
-        reembed=Reembed(database, indexing, windows, rewording, tail=settings.vector_index_tail),
+        reembed=Reembed(
+            database, indexing, windows, rewording, tail=settings.vector_index_tail,
+            indexes_vectors=vector_index is None,
+        ),
+        changes=changes,
+        relay=relay,
         maintenance=background,
-        health=Health(database, background, server),
+        vector_indexing=vector_indexing,
+        health=Health(database, background, changes, relay, retention, server, vector_indexing),
     )
 
 
@@ -181,6 +231,17 @@ async def make_embedder(settings: Settings, *, old: bool = False) -> Embedder:
             return HashingEmbedder()
 
 
+async def make_bus(settings: Settings) -> EventBus | None:
+    """The event bus that the settings name, opened; it may be away. Raises SettingsError."""
+    match settings.bus:
+        case EventBusKind.NONE:
+            return None
+        case EventBusKind.KAFKA:
+            return await KafkaBus.open(settings)
+        case EventBusKind.REDIS:
+            return RedisStreamsBus.open(settings)
+
+
 async def make_reranker(settings: Settings) -> Reranker | None:
     """The reranker that the settings name, opened. Raises SettingsError."""
     match settings.reranker:
@@ -202,6 +263,17 @@ async def make_reranker(settings: Settings) -> Reranker | None:
             )
 
 
+def make_vector_index(settings: Settings) -> ServedVectorIndex | None:
+    """The vector index that the settings name, None: Postgres is its own. Raises SettingsError."""
+    if settings.qdrant_url is None and settings.qdrant_host is None:
+        return None
+    client = open_client(settings)
+    # The package is an extra: it is there when its client is.
+    from sfm_graph.adapters.qdrant.index import QdrantIndex
+
+    return QdrantIndex(client)
+
+
 def external_conninfo(url: str, settings: Settings) -> str:
     """The connection string of an external database with the TLS settings."""
     tls = {
@@ -215,8 +287,9 @@ def external_conninfo(url: str, settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def _running(background: Maintenance) -> AsyncIterator[None]:
-    task = asyncio.create_task(background.run(), name="maintenance")
+async def running(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Work beside the block, cancelled at its end."""
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:

@@ -6,10 +6,11 @@ import random
 import psycopg
 from psycopg import AsyncConnection
 
+from sfm_graph.domain.position import Position
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.services.registry import Services
+from sfm_graph.store.change_stream import Scope, read_slice
 from sfm_graph.store.database import Database
-from sfm_graph.store.statements import statement
 
 KEYS = 8
 
@@ -61,19 +62,18 @@ async def _idle(dsn: str, namespace_id: int, stop: asyncio.Event) -> None:
         await connection.rollback()
 
 
-async def _read(database: Database, namespace_id: int, stop: asyncio.Event) -> list[tuple[int, int]]:
+async def _read(database: Database, namespace_id: int, stop: asyncio.Event, limit: int) -> list[tuple[int, int]]:
     async with database.read() as session:
-        since = session.snapshot
+        position = Position(Snapshot(session.snapshot))
     seen: list[tuple[int, int]] = []
     while True:
         last = stop.is_set()
         async with database.read() as session:
-            now = session.snapshot
-            rows = await session.rows("changes_since", namespace_id=namespace_id, since=since)
-        assert Snapshot(since).precedes(Snapshot(now))
-        seen += [(row[0], row[2]) for row in rows]
-        since = now
-        if last:
+            part = await read_slice(session, Scope(namespace_id), position, limit)
+        assert position.seen.precedes(part.until)
+        seen += [(one.id, one.entity_id) for one in part.changes]
+        position = position.after(part)
+        if last and part.complete and part.until.text == session.snapshot:
             return seen
         await asyncio.sleep(0.003)
 
@@ -85,7 +85,7 @@ async def stress(services: Services, dsn: str, *, writers: int, rounds: int) -> 
     await database.open()
     stop, committed = asyncio.Event(), set[int]()
     idle = asyncio.create_task(_idle(dsn, namespace.id, stop))
-    readers = [asyncio.create_task(_read(database, namespace.id, stop)) for _ in range(3)]
+    readers = [asyncio.create_task(_read(database, namespace.id, stop, limit)) for limit in (1_000, 7, 1)]
     await asyncio.sleep(0.05)
     await asyncio.gather(*(_write(dsn, namespace.id, seed, rounds, committed) for seed in range(writers)))
     stop.set()
@@ -121,12 +121,14 @@ async def test_a_sequence_watermark_would_lose_changes(services: Services, datab
         await quick.rollback()
         await slow.commit()
         by_watermark = await (await quick.execute("select id from changes where id > %s", (row[0],))).fetchall()
-        by_snapshot = await (
-            await quick.execute(statement("changes_since"), {"namespace_id": namespace.id, "since": row[1]})
-        ).fetchall()
+    database = Database(database_dsn, role="sfm_service")
+    await database.open()
+    async with database.read() as session:
+        part = await read_slice(session, Scope(namespace.id), Position(Snapshot(row[1])), 10)
+    await database.close()
     assert first < second
     assert by_watermark == []
-    assert [change[0] for change in by_snapshot] == [first]
+    assert [change.id for change in part.changes] == [first]
 
 
 def test_snapshots_are_comparable() -> None:

@@ -28,6 +28,11 @@ class Snapshot:
         _, end, running = self._parts()
         return xid < end and xid not in running
 
+    def bounds(self) -> tuple[int, int, list[int]]:
+        """The first transaction in progress, the first that had not begun, and those in progress, ascending."""
+        start, end, running = self._parts()
+        return start, end, sorted(running)
+
     def _parts(self) -> tuple[int, int, frozenset[int]]:
         return _parsed(self.text)
 

@@ -1,10 +1,16 @@
 """The state of everything the service depends on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sfm_graph.errors import Unavailable
+from sfm_graph.services.changes.changes import Changes
+from sfm_graph.services.changes.follower import Progress
+from sfm_graph.services.changes.relay import Relay
+from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.maintenance import Maintenance
+from sfm_graph.services.vector_indexing import VectorIndexing
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer
 
@@ -30,10 +36,23 @@ class DatabaseFacts:
 class Health:
     """Checks dependencies, and revives the embedded database when it died."""
 
-    def __init__(self, database: Database, maintenance: Maintenance, server: EmbeddedServer | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        maintenance: Maintenance,
+        changes: Changes,
+        relay: Relay | None,
+        retention: Retention,
+        server: EmbeddedServer | None,
+        vector_indexing: VectorIndexing | None = None,
+    ) -> None:
         self._database = database
         self._maintenance = maintenance
+        self._changes = changes
+        self._relay = relay
+        self._retention = retention
         self._server = server
+        self._vector_indexing = vector_indexing
 
     async def report(self) -> HealthReport:
         """One round trip to each dependency."""
@@ -45,9 +64,22 @@ class Health:
             if self._server is not None:
                 database["reason"] = await self._revived(self._server)
         database["kind"] = "embedded" if self._server is not None else "external"
-        problem = self._maintenance.problem
-        background = {"status": "up"} if problem is None else {"status": "waiting", "reason": problem}
-        return HealthReport(database["status"] == "up", {"database": database, "maintenance": background})
+        parts = {
+            "database": database,
+            "maintenance": _state(self._maintenance.problem),
+            "changes": {**_state(self._changes.problem), "subscribers": self._changes.subscribers},
+        }
+        if self._retention.held_by is not None:
+            parts["changes"]["held_by"] = self._retention.held_by
+        if self._relay is not None:
+            parts["relay"] = _relay(self._relay.progress)
+        if self._vector_indexing is not None and database["status"] == "up":
+            parts["qdrant"] = await self._vector_indexing.state()
+        return HealthReport(database["status"] == "up", parts)
+
+    def relay(self) -> Sequence[Progress]:
+        """How far each shard of the relay is; none without one."""
+        return self._relay.progress if self._relay is not None else ()
 
     async def database(self) -> DatabaseFacts:
         """Raises DatabaseUnavailable."""
@@ -64,3 +96,19 @@ class Health:
         except Unavailable as error:
             return error.message
         return "the embedded database was away and has been started again"
+
+
+def _state(problem: str | None) -> dict[str, Any]:
+    return {"status": "up"} if problem is None else {"status": "waiting", "reason": problem}
+
+
+def _relay(shards: Sequence[Progress]) -> dict[str, Any]:
+    """`standby`: another process relays, or none does."""
+    active = [one for one in shards if one.active]
+    problem = next((one.problem for one in shards if one.problem is not None), None)
+    state = _state(problem) if active or problem else {"status": "standby"}
+    return {
+        **state,
+        "shards": len(active),
+        "lag_seconds": round(max((one.lag_seconds for one in active), default=0), 3),
+    }

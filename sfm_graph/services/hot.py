@@ -39,6 +39,8 @@ class Hot(ABC, Generic[V]):
         if pinned.snapshot == view.snapshot:
             self.cache.budget.touch(self.cache, namespace.id)
             return pinned
+        if not await view.is_in_log(namespace, pinned.snapshot):
+            return await self._single_flight(view, namespace)
         if pinned.snapshot.covers(await view.newest_change(namespace)):
             return self._kept(view, namespace, await self._applied(view, namespace, pinned, {}))
         changed = await self._changed(view, namespace, pinned)
@@ -54,6 +56,9 @@ class Hot(ABC, Generic[V]):
         try:
             async with self.cache.loading(namespace.id):
                 present = self.cache.newest(namespace.id)
+                if present is not None and not await view.is_in_log(namespace, present.snapshot):
+                    self.cache.drop(namespace.id)
+                    present = None
                 if present is None or self._misfits(namespace, present):
                     return self._kept(view, namespace, await self._loaded(view, namespace, present))
                 if not present.snapshot.precedes(view.snapshot):

@@ -70,7 +70,10 @@ class FreshGraphs:
         change: then a view finds out.
         """
         row = await self._database.single("newest_change_by_name", name=namespace)
-        if row is None or row[0] != namespace_id or not version.snapshot.covers(row[2]):
+        if row is None or row[0] != namespace_id:
+            return False
+        newest, pruned = row[2:]
+        if not (version.snapshot.covers(newest) and version.snapshot.covers(pruned)):
             return False
         if row[1] == version.snapshot.text:
             self._hot.cache.budget.touch(self._hot.cache, namespace_id)

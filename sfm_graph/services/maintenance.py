@@ -1,4 +1,4 @@
-"""Work that no request should wait for: vector indexes, window vectors that are due, outdated idempotency keys."""
+"""Work that no request should wait for: vector indexes, window vectors that are due, what is outdated."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from sfm_graph.domain.joining import joined
 from sfm_graph.errors import SfmError, Unavailable
+from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.windows import Windows
 from sfm_graph.store import vector_indexes
@@ -58,12 +59,23 @@ class Maintenance:
     """A background loop; one process of all that share a database builds at a time."""
 
     def __init__(
-        self, database: Database, indexing: Indexing, windows: Windows, *, tail: int, interval_ms: int
+        self,
+        database: Database,
+        indexing: Indexing,
+        windows: Windows,
+        retention: Retention,
+        *,
+        tail: int,
+        interval_ms: int,
+        indexes_vectors: bool = True,
     ) -> None:
+        """`indexes_vectors` False: they are searched elsewhere."""
         self._database = database
+        self._retention = retention
         self._indexing = indexing
         self._windows = windows
         self._least = tail
+        self._indexes_vectors = indexes_vectors
         self._interval = interval_ms / 1000
         self._watched: dict[tuple[int, int], _Watch] = {}
         self._live: dict[str, _Live] = {}
@@ -80,12 +92,13 @@ class Maintenance:
         """Do everything that is due once. Raises Unavailable with the last trouble, after all was tried."""
         trouble = await self._troubles(self._windows.fill_all())
         trouble = await self._troubles(vector_indexes.drop_unfinished(self._database)) or trouble
-        holdings = await self._holdings()
+        holdings = await self._holdings() if self._indexes_vectors else {}
         for holding in holdings.values():
             # One namespace whose vectors cannot be indexed must not keep the others waiting.
             trouble = await self._troubles(self._index(holding)) or trouble
         self._watched = {key: watch for key, watch in self._watched.items() if key in holdings}
         await self._database.write(self._prune)
+        trouble = await self._troubles(self._retention.round()) or trouble
         if trouble:
             raise Unavailable(trouble)
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sfm_graph.services.changes.changes import Changes
+from sfm_graph.services.changes.relay import Relay
 from sfm_graph.services.health import Health
 from sfm_graph.services.links import Links
 from sfm_graph.services.maintenance import Maintenance
@@ -12,6 +14,7 @@ from sfm_graph.services.recall.recalls import Recalls
 from sfm_graph.services.reembed import Reembed
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
+from sfm_graph.services.vector_indexing import VectorIndexing
 from sfm_graph.services.view import Views
 from sfm_graph.services.walks import Walks
 from sfm_graph.settings import Settings
@@ -32,5 +35,8 @@ class Services:
     namespaces: Namespaces
     transfer: Transfer
     reembed: Reembed
+    changes: Changes
+    relay: Relay | None
+    vector_indexing: VectorIndexing | None
     maintenance: Maintenance
     health: Health

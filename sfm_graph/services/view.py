@@ -27,7 +27,7 @@ class View:
     # What `now` means in the whole request.
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     _namespaces: dict[str, Namespace | None] = field(default_factory=dict)
-    _newest: dict[int, int | None] = field(default_factory=dict)
+    _newest: dict[int, tuple[int | None, int]] = field(default_factory=dict)
 
     def pinned(self, cache: HotCache[V], namespace_id: int) -> V | None:
         """The version of a hot structure that this request goes on from."""
@@ -38,10 +38,17 @@ class View:
         self._pinned[cache][namespace_id] = version
 
     async def newest_change(self, namespace: Namespace) -> int | None:
-        """The latest transaction that changed a namespace, looked up once; None: none did."""
+        """The latest transaction that the log knows to have changed a namespace; None: none."""
+        return (await self._log_bounds(namespace))[0]
+
+    async def is_in_log(self, namespace: Namespace, since: Snapshot) -> bool:
+        """Whether the log still holds all changes that a snapshot has not seen."""
+        return since.covers((await self._log_bounds(namespace))[1])
+
+    async def _log_bounds(self, namespace: Namespace) -> tuple[int | None, int]:
         if namespace.id not in self._newest:
-            row = await self.session.row("newest_change", namespace_id=namespace.id)
-            self._newest[namespace.id] = row[0] if row else None
+            newest, pruned = await self.session.one("newest_change", namespace_id=namespace.id)
+            self._newest[namespace.id] = newest, pruned
         return self._newest[namespace.id]
 
     async def namespace(self, name: str) -> Namespace | None:

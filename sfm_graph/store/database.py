@@ -141,6 +141,8 @@ class Database:
             kwargs={"autocommit": True},
             configure=self._configure,
         )
+        self._conninfo = conninfo
+        self._on_commit: list[Callable[[], None]] = []
 
     async def _configure(self, connection: AsyncConnection) -> None:
         if self._role:
@@ -160,6 +162,21 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._pool.close()
+
+    def on_commit(self, notify: Callable[[], None]) -> None:
+        """Have something called after each transaction that this process has committed by `write`."""
+        self._on_commit.append(notify)
+
+    @asynccontextmanager
+    async def dedicated(self) -> AsyncIterator[AsyncConnection]:
+        """An autocommit connection beside the pool, for a lock that lives as long as it does.
+
+        Its loss is noticed by the next statement on it. Raises DatabaseUnavailable.
+        """
+        with translated():
+            async with await AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                await self._configure(connection)
+                yield connection
 
     def statistics(self) -> dict[str, int]:
         """The pool's counters, by psycopg_pool's names."""
@@ -197,7 +214,10 @@ class Database:
             try:
                 with translated():
                     async with self._pool.connection() as connection, connection.transaction():
-                        return await work(WriteSession(connection))
+                        done = await work(WriteSession(connection))
+                for notify in self._on_commit:
+                    notify()
+                return done
             except LostRace as race:
                 if attempt == WRITE_ATTEMPTS - 1:
                     raise Overloaded("other writers changed the same rows over and over; try again") from race

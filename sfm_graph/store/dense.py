@@ -62,6 +62,15 @@ async def dense(
     return _candidates(await session.dynamic(scope.exact(count), scope.parameters))
 
 
+async def among(
+    session: Session, namespace_id: int, model: tuple[int, int], vector: NDArray[np.float32], count: int,
+    ids: NDArray[np.int64], *, windows: bool = False,
+) -> Candidates:  # fmt: skip
+    """As `dense`, of given memories, in any order: exactly, by reading the vectors of all of them."""
+    scope = _Scope(namespace_id, model, vector, None, windows=windows)
+    return _candidates(await session.dynamic(scope.among(count), {**scope.parameters, "allowed": id_array(ids)}))
+
+
 async def similarities(
     session: Session, namespace_id: int, model_id: int, vector: NDArray[np.float32], ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

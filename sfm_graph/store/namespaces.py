@@ -92,6 +92,7 @@ async def delete(session: WriteSession, name: str) -> int:
         raise NamespaceNotFound(f"there is no namespace {name!r}", namespace=name)
     for table in _TABLES:
         await session.run(f"namespace_delete_{table}", namespace_id=row[0])
+    await session.run("namespace_log_end", namespace_id=row[0], name=name)
     await session.run("namespace_delete_indexes", namespace_id=row[0])
     await session.run("namespace_delete", namespace_id=row[0])
     return int(row[0])

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sfm_graph.domain.identity import LinkId, MemoryId
+from sfm_graph.domain.change import Change, Operation
+from sfm_graph.domain.identity import Entity, LinkId, MemoryId
 from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory, MemoryKind
+
+# Looked up faster than made from their values.
+_ENTITIES = {one.value: one for one in Entity}
+_OPERATIONS = {one.value: one for one in Operation}
 
 MEMORY_COLUMNS = (
     "m.id, m.key, m.coordinate, m.kind, m.title, m.content, m.payload, m.importance, m.version, m.created_at, "
@@ -18,6 +23,16 @@ LINK_COLUMNS = (
     "l.maker"
 )
 
+CHANGE_COLUMNS = (
+    "s.id, s.xid::text::bigint, coalesce(n.name, s.before ->> 'name', ''), s.namespace_id, s.entity, s.entity_id, "
+    "s.operation, s.at, s.before::text, s.after::text, s.found"
+)
+# Stored bytes of the states of all rows before one.
+BYTES_AHEAD = (
+    "sum(coalesce(pg_column_size(f.before), 0) + coalesce(pg_column_size(f.after), 0)) "
+    "over (order by f.id rows between unbounded preceding and 1 preceding)"
+)
+
 
 def memory_from_row(namespace: str, row: Sequence[Any]) -> Memory:
     """A memory from the first 13 columns of a row in the order of MEMORY_COLUMNS."""
@@ -28,6 +43,14 @@ def memory_from_row(namespace: str, row: Sequence[Any]) -> Memory:
         MemoryId(id_), namespace, key, tuple(coordinate), MemoryKind(kind), title, content, payload, importance,
         version, created, updated, start, end,
     )  # fmt: skip
+
+
+def change_from_row(row: Sequence[Any]) -> Change:
+    """A change from a row in the order of CHANGE_COLUMNS."""
+    id_, xid, namespace, namespace_id, entity, entity_id, operation, at, before, after, _ = row
+    return Change(
+        id_, xid, namespace, namespace_id, _ENTITIES[entity], entity_id, _OPERATIONS[operation], at, before, after
+    )
 
 
 def link_from_row(namespace: str, row: Sequence[Any]) -> Link:

@@ -8,7 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import LiteralString
 
-from sfm_graph.store.rows import LINK_COLUMNS, MEMORY_COLUMNS
+from sfm_graph.store.rows import BYTES_AHEAD, CHANGE_COLUMNS, LINK_COLUMNS, MEMORY_COLUMNS
+
+_COLUMNS = {
+    "{memory_columns}": MEMORY_COLUMNS,
+    "{link_columns}": LINK_COLUMNS,
+    "{change_columns}": CHANGE_COLUMNS,
+    "{bytes_ahead}": BYTES_AHEAD,
+}
 
 
 def sql_folder() -> Path:
@@ -24,7 +31,8 @@ def all_statements() -> dict[str, LiteralString]:
     for path in sorted((sql_folder() / "queries").glob("*.sql")):
         for block in path.read_text().split("-- name: ")[1:]:
             name, body = block.split("\n", 1)
-            body = body.replace("{memory_columns}", MEMORY_COLUMNS).replace("{link_columns}", LINK_COLUMNS)
+            for placeholder, columns in _COLUMNS.items():
+                body = body.replace(placeholder, columns)
             found[name.strip()] = body.strip().rstrip(";")
     return found
 

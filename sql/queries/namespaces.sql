@@ -66,6 +66,11 @@ delete from memories where namespace_id = %(namespace_id)s;
 -- name: namespace_delete_changes
 delete from changes where namespace_id = %(namespace_id)s;
 
+-- name: namespace_log_end
+-- The last change of a namespace: its end, for readers of the log.
+insert into changes (namespace_id, entity, entity_id, operation, before)
+values (%(namespace_id)s::integer, 'namespace', %(namespace_id)s::integer, 'erase', jsonb_build_object('name', %(name)s::text));
+
 -- name: namespace_delete_keys
 delete from idempotency_keys where namespace_id = %(namespace_id)s;
 

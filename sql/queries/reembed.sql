@@ -48,6 +48,10 @@ with settled as materialized (
     select %(namespace_id)s, %(model_id)s, s.id, v.part, v.embedding
     from unnest(%(owners)b::bigint[], %(parts)b::smallint[], %(embeddings)b::halfvec[]) as v (id, part, embedding)
     join settled s on s.id = v.id
+    returning memory_id
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation)
+    select distinct %(namespace_id)s, 'memory', s.memory_id, 'reindex' from stored s
 )
 select s.id from settled s;
 
@@ -85,6 +89,10 @@ with settled as materialized (
     select %(namespace_id)s, %(model_id)s, s.id, -1, v.embedding
     from unnest(%(owners)b::bigint[], %(embeddings)b::halfvec[]) as v (id, embedding)
     join settled s on s.id = v.id
+    returning memory_id
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation)
+    select %(namespace_id)s, 'memory', s.memory_id, 'reindex' from stored s
 )
 select s.id from settled s;
 
@@ -115,7 +123,8 @@ where n.id = %(namespace_id)s and exists (
 order by m.id limit 1;
 
 -- name: reembed_drop
--- Delete some vectors of a model that is not the namespace's, but those that a writer is deleting; how many.
+-- Delete some vectors of a model that is not the namespace's, but those that a writer is deleting; how many. Indexes of
+-- vectors elsewhere hear of it, as of the vectors that are made above.
 with gone as (
     delete from embeddings e
     where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s
@@ -123,7 +132,10 @@ with gone as (
       and e.ctid = any(array(
         select d.ctid from embeddings d where d.namespace_id = %(namespace_id)s and d.model_id = %(model_id)s
         order by d.id limit %(limit)s for update skip locked))
-    returning e.id
+    returning e.memory_id
+), logged as (
+    insert into changes (namespace_id, entity, entity_id, operation)
+    select distinct %(namespace_id)s, 'memory', g.memory_id, 'reindex' from gone g
 )
 select count(*) from gone;
 

@@ -12,6 +12,7 @@ from sfm_graph.domain.recall import Candidates, Leg
 from sfm_graph.hot.text.index import TextIndex, Traits
 from sfm_graph.hot.text.scores import Scores
 from sfm_graph.services.recall.question import Question
+from sfm_graph.services.vector_search import VectorSearch
 from sfm_graph.services.view import View
 from sfm_graph.store import dense, search, traits
 
@@ -65,10 +66,12 @@ class HotLegs(Legs):
     """Words in memory; vectors too, or in SQL where they are too many to be scanned."""
 
     def __init__(
-        self, view: View, namespace: Namespace, index: TextIndex, question: Question, threads: asyncio.Semaphore
-    ) -> None:
-        """`threads` bounds the searches that run beside the event loop."""
+        self, view: View, namespace: Namespace, index: TextIndex, question: Question, vectors: VectorSearch,
+        threads: asyncio.Semaphore,
+    ) -> None:  # fmt: skip
+        """`vectors` searches what is not in memory; `threads` bounds the searches that run beside the event loop."""
         super().__init__(question)
+        self._vectors = vectors
         self._view, self._namespace, self._index, self._threads = view, namespace, index, threads
         self._scores: dict[Leg, Scores] = {}
         self._mask = index.eligible(question.now, question.allowed)
@@ -79,9 +82,9 @@ class HotLegs(Legs):
         if self.question.vector is None or self._index.has_vectors:
             await self._in_memory()
             return
-        # The database searches the vectors while the words are searched here.
-        in_database = _dense(self._view, self._namespace, self.question, windows=self.has_windows)
-        found, _ = await asyncio.gather(in_database, self._in_memory())
+        # The vectors are searched elsewhere while the words are searched here.
+        elsewhere = _dense(self._vectors, self._view, self._namespace, self.question, windows=self.has_windows)
+        found, _ = await asyncio.gather(elsewhere, self._in_memory())
         self.candidates = found | self.candidates
 
     async def _in_memory(self) -> None:
@@ -129,16 +132,16 @@ class HotLegs(Legs):
 class SqlLegs(Legs):
     """Everything in SQL, of a namespace over the memory budget; without windows."""
 
-    def __init__(self, view: View, namespace: Namespace, question: Question) -> None:
+    def __init__(self, view: View, namespace: Namespace, question: Question, vectors: VectorSearch) -> None:
         super().__init__(question)
-        self._view, self._namespace = view, namespace
+        self._view, self._namespace, self._vectors = view, namespace, vectors
         self._matched: Candidates | None = None
 
     async def run(self) -> None:
         """Find each leg's candidates."""
         question = self.question
         if question.vector is not None:
-            self.candidates |= await _dense(self._view, self._namespace, question, windows=False)
+            self.candidates |= await _dense(self._vectors, self._view, self._namespace, question, windows=False)
         if question.terms:
             self._matched = await search.lexical(self._view.session, self._namespace.id, question.terms)
             self.candidates[Leg.LEXICAL] = _allowed(self._matched, question)
@@ -168,16 +171,18 @@ class SqlLegs(Legs):
         return valid if self.question.allowed is None else valid & np.isin(ids, self.question.allowed)
 
 
-async def _dense(view: View, namespace: Namespace, question: Question, *, windows: bool) -> dict[Leg, Candidates]:
+async def _dense(
+    vectors: VectorSearch, view: View, namespace: Namespace, question: Question, *, windows: bool
+) -> dict[Leg, Candidates]:
     if namespace.model is None or question.vector is None:
         return {}
-    model = (namespace.model.id, namespace.model.identity.dimension)
     found = {}
     for leg, window in ((Leg.DENSE, False), (Leg.DENSE_WINDOW, True)):
         if windows or not window:
-            found[leg] = await dense.dense(
-                view.session, namespace.id, model, question.vector, question.pool, question.allowed, windows=window
-            )
+            found[leg] = await vectors.nearest(
+                view.session, namespace.id, namespace.model, question.vector, question.pool, question.allowed,
+                windows=window,
+            )  # fmt: skip
     if windows and not len(found[Leg.DENSE_WINDOW].ids):
         # No window has its vector yet: the memories' own stand for them.
         found[Leg.DENSE_WINDOW] = found[Leg.DENSE]

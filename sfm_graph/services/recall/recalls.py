@@ -18,6 +18,7 @@ from sfm_graph.services.recall.legs import HotLegs, Legs, SqlLegs
 from sfm_graph.services.recall.pulling import Pulling
 from sfm_graph.services.recall.question import Question, question_of
 from sfm_graph.services.recall.reranking import Reranking
+from sfm_graph.services.vector_search import VectorSearch
 from sfm_graph.services.view import View
 from sfm_graph.services.walk_runner import WalkRunner
 from sfm_graph.store import memories, traits
@@ -30,7 +31,11 @@ THREADS = 2
 class Recalls:
     """Finds memories by meaning, words, names and links."""
 
-    def __init__(self, indexing: Indexing, hot_text: HotText, runner: WalkRunner, reranking: Reranking) -> None:
+    def __init__(
+        self, indexing: Indexing, hot_text: HotText, runner: WalkRunner, reranking: Reranking, vectors: VectorSearch
+    ) -> None:
+        """`vectors` searches the vectors that are not in memory."""
+        self._vectors = vectors
         self._indexing = indexing
         self.hot_text = hot_text
         self._runner = runner
@@ -47,7 +52,8 @@ class Recalls:
 
         Never fewer than `first` while the namespace holds as many with a vector, unless duplicates are folded.
         Raises ModelMismatch when the query cannot be embedded with the namespace's model, EmbedderUnavailable,
-        MemoryNotFound for an unknown `near`, InvalidInput for weights that turn every leg off.
+        MemoryNotFound for an unknown `near`, InvalidInput for weights that turn every leg off, VectorIndexUnavailable
+        when vectors are searched in an index that is away.
         """
         found = await view.namespace(namespace)
         if found is None:
@@ -63,9 +69,9 @@ class Recalls:
         index = await self.hot_text.at(view, namespace)
         legs: SqlLegs | HotLegs
         if index is None:
-            legs = SqlLegs(view, namespace, question)
+            legs = SqlLegs(view, namespace, question, self._vectors)
         else:
-            legs = HotLegs(view, namespace, index, question, self._threads)
+            legs = HotLegs(view, namespace, index, question, self._vectors, self._threads)
         await legs.run()
         return legs
 

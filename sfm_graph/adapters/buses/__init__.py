@@ -1,0 +1,1 @@
+"""Event buses: where events leave to."""

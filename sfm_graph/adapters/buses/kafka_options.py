@@ -1,0 +1,50 @@
+"""How the producer is made, from the `kafka_*` settings."""
+
+import re
+import ssl
+from typing import Any
+
+from sfm_graph.errors import SettingsError
+from sfm_graph.settings import KafkaProtocol, Settings
+
+_LABEL = r"[A-Za-z0-9_-]{1,63}"
+_SERVER = re.compile(rf"(?:\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)(?::([0-9]{{1,5}}))?")
+
+
+def producer_options(settings: Settings) -> dict[str, Any]:
+    """Arguments of AIOKafkaProducer. Raises SettingsError for brokers or a CA file that cannot be used."""
+    protocol = settings.kafka_security_protocol
+    options: dict[str, Any] = {
+        "bootstrap_servers": _servers(settings.kafka_bootstrap_servers or ""),
+        "client_id": "sfm-graph",
+        "enable_idempotence": True,
+        "acks": "all",
+        "security_protocol": protocol.value,
+    }
+    if protocol in (KafkaProtocol.SSL, KafkaProtocol.SASL_SSL):
+        options["ssl_context"] = _ssl_context(settings)
+    if protocol in (KafkaProtocol.SASL_PLAINTEXT, KafkaProtocol.SASL_SSL):
+        password = settings.kafka_sasl_password
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism.value
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = password.get_secret_value() if password else None
+    return options
+
+
+def _servers(text: str) -> list[str]:
+    servers = [one.strip() for one in text.split(",") if one.strip()]
+    if not servers:
+        raise SettingsError("KAFKA_BOOTSTRAP_SERVERS: is required to send events to Kafka")
+    for one in servers:
+        match = _SERVER.fullmatch(one)
+        if match is None or not 0 < int(match[1] or 9092) <= 65_535:
+            raise SettingsError("KAFKA_BOOTSTRAP_SERVERS: must look like host:9092,other-host:9092")
+    return servers
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    file = settings.kafka_ssl_ca_location
+    try:
+        return ssl.create_default_context(cafile=str(file) if file else None)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"KAFKA_SSL_CA_LOCATION: cannot use {file}: {error}") from error

@@ -1,0 +1,1 @@
+"""The change stream: pages, live subscribers, durable followers, retention."""

@@ -1,0 +1,176 @@
+"""The nearest memories: in Postgres alone, or named by a vector index and judged by Postgres."""
+
+import logging
+import time
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_graph.domain.namespace import StoredModel
+from sfm_graph.domain.recall import Candidates
+from sfm_graph.errors import VectorIndexUnavailable
+from sfm_graph.ports.vector_index import Collection, Ints, Near, VectorIndex
+from sfm_graph.store import dense, vector_points
+from sfm_graph.store.database import Session
+
+log = logging.getLogger(__name__)
+
+Vector = NDArray[np.float32]
+
+# An index that lacks more changes of a namespace is not asked: scoring what it lacks takes longer than a scan.
+MAX_UNREAD = 20_000
+# Points asked for per memory wanted: some are of the same memory, or of one that is not valid now.
+SPARE, LEAST = 2, 100
+MORE = 4
+# The client takes about 5 us for each on the event loop.
+MAX_POINTS = 3_200
+# Postgres and the index may differ in the last digits of a score.
+TOLERANCE = 1e-5
+# How long a write that could not ask the index does not try again.
+COOL_DOWN_SECONDS = 10.0
+
+
+class VectorSearch(Protocol):
+    """Finds the nearest memories of a namespace by vector. One contract suite runs on every implementation."""
+
+    async def nearest(
+        self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
+        allowed: Ints | None, *, windows: bool = False,
+    ) -> Candidates:  # fmt: skip
+        """The `count` nearest memories that are valid now, best first, ties by id; never fewer while there are more.
+
+        All that the session sees counts, and nothing else. `vector`: unit length. `allowed`: ascending ids that a
+        filter keeps, None: all. Scores are cosines: of a memory's nearest part, or of its window. Raises
+        VectorIndexUnavailable.
+        """
+        ...
+
+
+class PostgresSearch:
+    """Through HNSW indexes over id ranges where there are such, else by scanning."""
+
+    async def nearest(
+        self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
+        allowed: Ints | None, *, windows: bool = False,
+    ) -> Candidates:  # fmt: skip
+        """As the protocol says."""
+        key = (model.id, model.identity.dimension)
+        return await dense.dense(session, namespace_id, key, vector, count, allowed, windows=windows)
+
+
+class IndexSearch:
+    """Candidates from the index; Postgres says which of them exist, are valid and allowed, and how near they are.
+
+    Memories whose changes the index may not have read are all candidates. When those are too many, or the index has
+    never been loaded, Postgres answers alone, and health says so. An index that is away is an error: scans instead of
+    it would bring the database down too.
+    """
+
+    def __init__(self, index: VectorIndex) -> None:
+        self._index = index
+        self._postgres = PostgresSearch()
+
+    async def nearest(
+        self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
+        allowed: Ints | None, *, windows: bool = False,
+    ) -> Candidates:  # fmt: skip
+        """As the protocol says; a memory that is changed while it runs may be missing."""
+        if allowed is None or len(allowed) > dense.EXACT_FILTERED:
+            place = await vector_points.place(session, namespace_id)
+            unread = await _unread(session, namespace_id, place)
+            if unread is not None:
+                collection = Collection(place.log.id, model.id, model.identity.dimension)
+                search = _Search(self._index, session, namespace_id, collection, vector, windows)
+                found = await search.run(count, allowed, unread)
+                if found is not None:
+                    return found
+        return await self._postgres.nearest(session, namespace_id, model, vector, count, allowed, windows=windows)
+
+
+async def _unread(session: Session, namespace_id: int, place: vector_points.Place) -> Ints | None:
+    if place.seen is None:
+        return None
+    if place.seen.covers(place.newest):
+        return np.empty(0, np.int64)
+    return await vector_points.unread(session, namespace_id, place.seen, MAX_UNREAD)
+
+
+class _Search:
+    """One search, in rounds that ask the index for more and more."""
+
+    def __init__(
+        self, index: VectorIndex, session: Session, namespace_id: int, collection: Collection, vector: Vector,
+        windows: bool,
+    ) -> None:  # fmt: skip
+        self._index = index
+        self._session = session
+        self._namespace_id = namespace_id
+        self._collection = collection
+        self._vector = vector
+        self._windows = windows
+
+    async def run(self, count: int, allowed: Ints | None, unread: Ints) -> Candidates | None:
+        """None when the index is not ready, or brings too little of what the filter keeps."""
+        limit, exact = max(SPARE * count, LEAST), False
+        while True:
+            near = await self._index.nearest(
+                self._collection, self._namespace_id, self._vector, limit, windows=self._windows, exact=exact
+            )
+            if near is None:
+                return None
+            ids = np.union1d(near.memory_ids, unread)
+            if allowed is not None:
+                ids = np.intersect1d(ids, allowed, assume_unique=True)
+            best = await self._judged(ids, count)
+            if _is_settled(near, best, count, exact):
+                return best
+            if near.all_of_them:
+                # A graph may have lost its way to the last of them: they are counted out.
+                exact = True
+            elif limit >= MAX_POINTS:
+                return best if _is_whole(near, best, count) else None
+            else:
+                limit = max(min(MORE * limit, MAX_POINTS), count)
+
+    async def _judged(self, ids: Ints, count: int) -> Candidates:
+        model = (self._collection.model_id, self._collection.dimension)
+        return await dense.among(
+            self._session, self._namespace_id, model, self._vector, count, ids, windows=self._windows
+        )
+
+
+def _is_settled(near: Near, best: Candidates, count: int, exact: bool) -> bool:
+    """Whether no point that the index has not named can be among the best."""
+    if near.all_of_them:
+        return exact or len(best.ids) == count
+    return len(best.ids) == count and best.scores[-1] > near.scores[-1] + TOLERANCE
+
+
+def _is_whole(near: Near, best: Candidates, count: int) -> bool:
+    """The same but for equal scores, of which others may have a lower id."""
+    return len(best.ids) == count and best.scores[-1] >= near.scores[-1] - TOLERANCE
+
+
+class WriteSearch:
+    """What writes search with: an index that is away makes them slower, never fail."""
+
+    def __init__(self, search: VectorSearch) -> None:
+        self._search = search
+        self._postgres = PostgresSearch()
+        self._not_before = 0.0
+
+    async def nearest(
+        self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
+        allowed: Ints | None, *, windows: bool = False,
+    ) -> Candidates:  # fmt: skip
+        """As the protocol says; never VectorIndexUnavailable."""
+        if time.monotonic() >= self._not_before:
+            try:
+                return await self._search.nearest(
+                    session, namespace_id, model, vector, count, allowed, windows=windows
+                )
+            except VectorIndexUnavailable as error:
+                self._not_before = time.monotonic() + COOL_DOWN_SECONDS
+                log.warning("writes scan vectors for a while: %s", error.message)
+        return await self._postgres.nearest(session, namespace_id, model, vector, count, allowed, windows=windows)

@@ -1,0 +1,72 @@
+"""The partitions of the change log."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+
+from sfm_graph.store.database import Database, Session, WriteSession
+
+# Dropping a partition waits for all who read the log, and all others wait for it: so only a moment, but often.
+LOCK_TIMEOUT = "200ms"
+ATTEMPTS = 25
+PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The changes of transactions that began before `until`, and not in an earlier partition."""
+
+    name: str
+    until: datetime
+
+
+async def add(database: Database, *, width_days: int, ahead_days: int) -> None:
+    """Make partitions of this width until there are enough for so many days."""
+
+    async def work(session: WriteSession) -> None:
+        await session.run("change_partitions_add", days=width_days, ahead=ahead_days)
+
+    await database.write(work)
+
+
+async def listed(session: Session) -> list[Partition]:
+    """All partitions by time."""
+    return [Partition(name, until) for name, until in await session.rows("change_partitions")]
+
+
+async def last_xid(session: Session, until: datetime) -> int:
+    """The latest transaction with a change from before a moment; 0 when there is none."""
+    (xid,) = await session.one("change_partition_last", until=until)
+    return xid or 0
+
+
+async def said_at(session: Session) -> datetime:
+    """When readers were last told that changes go."""
+    return (await session.one("change_log_pruned_at"))[0]  # type: ignore[no-any-return]
+
+
+async def say_pruned(database: Database, xid: int) -> None:
+    """From now on refuse readers that have not seen all transactions up to this one."""
+
+    async def work(session: WriteSession) -> None:
+        await session.run("change_log_prune", xid=str(xid))
+
+    await database.write(work)
+
+
+async def drop(database: Database, partition: Partition) -> bool:
+    """Drop a partition with its changes. False: the log was too busy; later, then."""
+    statement = sql.SQL("drop table if exists {}").format(sql.Identifier(partition.name))
+    async with database.raw() as connection:
+        for _ in range(ATTEMPTS):
+            try:
+                async with connection.transaction():
+                    await connection.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+                    await connection.execute(statement)
+                return True
+            except psycopg.errors.LockNotAvailable:
+                await asyncio.sleep(PAUSE_SECONDS)
+    return False

@@ -1,0 +1,101 @@
+"""Reading the change log in slices, and what the log says of itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sfm_graph.domain.position import ChangeLog, Position, Slice
+from sfm_graph.domain.snapshot import Snapshot
+from sfm_graph.errors import DatabaseUnavailable
+from sfm_graph.store.database import Database, ReadSession, Session, WriteSession
+from sfm_graph.store.rows import change_from_row
+
+# Stored bytes of states in one slice; a single change may be larger.
+SLICE_BYTES = 4 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose changes are read: those of one namespace, or of all namespaces of a shard (`namespace_id` None).
+
+    `reindex`: also changes of search columns alone, which only indexes follow; never in a namespace's own stream.
+    """
+
+    namespace_id: int | None = None
+    shard: int = 0
+    shards: int = 1
+    reindex: bool = False
+
+    def statement(self, name: str) -> str:
+        """The name of a statement for this scope."""
+        return name if self.namespace_id is not None else f"{name}_everywhere"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values that name it."""
+        if self.namespace_id is not None:
+            return {"namespace_id": self.namespace_id}
+        return {"shard": self.shard, "shards": self.shards, "reindex": self.reindex}
+
+
+async def read_slice(session: ReadSession, scope: Scope, position: Position, limit: int) -> Slice:
+    """Up to `limit` changes from a place on, in id order; a complete slice ends at the session's snapshot."""
+    until, last_id = position.until, position.last_id
+    if until is None:
+        until = Snapshot(session.snapshot)
+        rows = await session.rows(
+            scope.statement("changes_new"), since=position.seen.text, limit=limit + 1, bytes=SLICE_BYTES,
+            **scope.parameters,
+        )  # fmt: skip
+        if not rows or rows[0][-1] <= limit:
+            return _slice(until, rows, limit)
+        last_id = await _before_first(session, scope, position.seen)
+    rows = await session.rows(
+        scope.statement("changes_between"), since=position.seen.text, until=until.text, last_id=last_id,
+        limit=limit + 1, bytes=SLICE_BYTES, **scope.parameters,
+    )  # fmt: skip
+    return _slice(until, rows, limit)
+
+
+async def _before_first(session: ReadSession, scope: Scope, since: Snapshot) -> int:
+    parameters = scope.parameters if scope.namespace_id is not None else {}
+    (least,) = await session.one(scope.statement("changes_least"), since=since.text, **parameters)
+    return (least or 1) - 1
+
+
+def _slice(until: Snapshot, rows: list[Any], limit: int) -> Slice:
+    """`rows`: up to `limit` + 1, the extra one only tells that more follow; so does a count beyond them."""
+    complete = not rows or (rows[0][-1] <= limit and len(rows) == rows[0][-1])
+    return Slice(until, tuple(change_from_row(row) for row in rows[:limit]), complete)
+
+
+async def log_of(session: Session) -> ChangeLog:
+    """The log as this session's database has it. Raises DatabaseUnavailable on a standby, whose snapshots do not tell
+    which transactions are in progress."""
+    epoch, key, pruned_xid, is_standby = await session.one("change_log_state")
+    if is_standby:
+        raise DatabaseUnavailable("changes are read on the primary only; this server is a standby")
+    return ChangeLog(epoch, bytes(key), pruned_xid)
+
+
+async def adopt(database: Database) -> None:
+    """Begin a new epoch where the log was restored from a dump or its server promoted: old cursors expire, followers
+    go on from here. Called at every start; does nothing in the database where the log began."""
+
+    async def work(session: WriteSession) -> bool:
+        _, origin = await session.one("change_log_lock")
+        (here,) = await session.one("database_origin")
+        if here is None or origin == here:
+            return False
+        await session.run("change_log_adopt", origin=here)
+        if origin:
+            await session.run("change_log_settle")
+        return bool(origin)
+
+    if await database.write(work):
+        async with database.read() as session:
+            here = session.snapshot
+
+        async def move(session: WriteSession) -> None:
+            await session.run("followers_adopt", seen=here)
+
+        await database.write(move)

@@ -1,0 +1,160 @@
+-- name: change_log_state
+-- The log as it is now: what signs and names cursors, up to which transaction changes may be gone, where it began.
+select l.epoch, l.cursor_key, l.pruned_xid::text::bigint, pg_is_in_recovery() from change_log l;
+
+-- name: change_log_pruned_at
+-- When readers were last told that changes go; the beginning of time for never.
+select greatest(l.pruned_at, 'epoch') from change_log l;
+
+-- name: database_origin
+-- What a database that was restored from a dump or promoted does not share with the one before: server, timeline,
+-- database, table.
+select case when pg_is_in_recovery() then null else
+    format('%%s/%%s/%%s/%%s', (select c.system_identifier from pg_control_system() c),
+           substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
+           (select d.oid from pg_database d where d.datname = current_database()), 'changes'::regclass::oid) end;
+
+-- name: change_log_lock
+-- As above, held while the log is adopted or pruned.
+select l.epoch, l.origin from change_log l for update;
+
+-- name: change_log_adopt
+-- The log goes on in another database: no cursor of before is good here.
+update change_log set epoch = case when origin = '' then epoch else gen_random_uuid() end, origin = %(origin)s;
+
+-- name: change_log_settle
+-- Transactions of another database mean nothing here: their changes are older than every cursor.
+update changes set xid = '3' where xid <> '3';
+
+-- name: change_log_prune
+-- From now on no reader that has not seen these transactions is served.
+update change_log set pruned_xid = greatest(pruned_xid, %(xid)s::text::xid8), pruned_at = now();
+
+-- name: change_partitions_add
+select add_change_partitions(make_interval(days => %(days)s), now() + make_interval(days => %(ahead)s));
+
+-- name: change_partitions
+-- The partitions of the log by time.
+select c.relname::text, (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(.*)''\)'))[1]::timestamptz as until
+from pg_inherits i join pg_class c on c.oid = i.inhrelid
+where i.inhparent = 'changes'::regclass order by until;
+
+-- name: change_partition_last
+-- The latest transaction with a change from before a moment.
+select max(c.xid)::text::bigint from changes c where c.at < %(until)s;
+
+-- name: changes_new
+-- What became visible in a namespace since a snapshot, by id: all of it when there are no more than `limit` rows, as
+-- `found` says; cut where states before it have taken `bytes`.
+with fresh as materialized (
+    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
+    from changes c
+    where c.namespace_id = %(namespace_id)s and c.operation <> 'reindex'
+      and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+           or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))))
+    limit %(limit)s
+)
+select {change_columns} from (
+    select f.*, count(*) over () as found, {bytes_ahead} as ahead from fresh f) s
+left join namespaces n on n.id = s.namespace_id
+where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+
+-- name: changes_least
+-- The first id of what became visible in a namespace since a snapshot.
+select min(c.id + 0) from changes c
+where c.namespace_id = %(namespace_id)s
+  and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+       or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
+
+-- name: changes_between
+-- What became visible in a namespace between two snapshots, by id from after `last_id`; as above.
+with slice as materialized (
+    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
+    from changes c
+    where c.namespace_id = %(namespace_id)s and c.id > %(last_id)s and c.operation <> 'reindex'
+      and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+           or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))))
+      and pg_visible_in_snapshot(c.xid, %(until)s::pg_snapshot)
+    order by c.id limit %(limit)s
+)
+select {change_columns} from (
+    select f.*, count(*) over () as found, {bytes_ahead} as ahead from slice f) s
+left join namespaces n on n.id = s.namespace_id
+where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+
+-- name: changes_new_everywhere
+-- As `changes_new` in all namespaces of a shard.
+with fresh as materialized (
+    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
+    from changes c
+    where (c.operation <> 'reindex' or %(reindex)s) and mod(c.namespace_id, %(shards)s) = %(shard)s
+      and (c.xid::text::bigint >= pg_snapshot_xmax(%(since)s::pg_snapshot)::text::bigint
+           or c.xid::text::bigint = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot)::text::bigint)))
+    limit %(limit)s
+)
+select {change_columns} from (
+    select f.*, count(*) over () as found, {bytes_ahead} as ahead from fresh f) s
+left join namespaces n on n.id = s.namespace_id
+where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+
+-- name: changes_least_everywhere
+-- As `changes_least` in all namespaces.
+select min(c.id + 0) from changes c
+where (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
+       or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
+
+-- name: changes_between_everywhere
+-- As `changes_between` in all namespaces of a shard.
+with slice as materialized (
+    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
+    from changes c
+    where c.id + 0 > %(last_id)s and (c.operation <> 'reindex' or %(reindex)s)
+      and mod(c.namespace_id, %(shards)s) = %(shard)s
+      and (c.xid::text::bigint >= pg_snapshot_xmax(%(since)s::pg_snapshot)::text::bigint
+           or c.xid::text::bigint = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot)::text::bigint)))
+      and pg_visible_in_snapshot(c.xid, %(until)s::pg_snapshot)
+    order by c.id + 0 limit %(limit)s
+)
+select {change_columns} from (
+    select f.*, count(*) over () as found, {bytes_ahead} as ahead from slice f) s
+left join namespaces n on n.id = s.namespace_id
+where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+
+-- name: follower_lock
+-- One process reads for a follower's shard, as long as its connection lives.
+select pg_try_advisory_lock(hashtext(%(name)s), %(shard)s);
+
+-- name: follower_position
+-- How far a follower has read, and in which log; no row: it has never read.
+select f.seen::text, f.until::text, f.last_id, f.epoch, f.moved_at from followers f
+where f.name = %(name)s and f.shards = %(shards)s and f.shard = %(shard)s;
+
+-- name: follower_begin
+-- The first position of a follower, unless it has one.
+insert into followers (name, shards, shard, seen, until, last_id, epoch)
+values (%(name)s, %(shards)s, %(shard)s, %(seen)s::pg_snapshot, %(until)s::pg_snapshot, %(last_id)s, %(epoch)s)
+on conflict (name, shards, shard) do nothing;
+
+-- name: follower_move
+-- Move a follower on from where this process last put it. No row: another process has moved it.
+update followers set seen = %(seen)s::pg_snapshot, until = %(until)s::pg_snapshot, last_id = %(last_id)s, moved_at = now()
+where name = %(name)s and shards = %(shards)s and shard = %(shard)s and epoch = %(epoch)s
+  and seen::text = %(from_seen)s and until::text is not distinct from %(from_until)s::text and last_id = %(from_last_id)s
+returning true;
+
+-- name: followers
+-- All followers.
+select f.name, f.shards, f.shard, f.seen::text, f.until::text, f.last_id, f.epoch, f.moved_at from followers f
+order by f.name, f.shards, f.shard;
+
+-- name: followers_drop
+-- Forget a follower, so that the log is no longer kept for it.
+delete from followers where name = %(name)s returning shard;
+
+-- name: followers_drop_others
+-- Forget where a follower stood that was cut into another number of shards, and has not been since an hour.
+delete from followers where name = %(name)s and shards <> %(shards)s and moved_at < now() - interval '1 hour';
+
+-- name: followers_adopt
+-- After a restore, followers go on with what is written from now on.
+update followers set seen = %(seen)s::pg_snapshot, until = null, last_id = 0, epoch = (select l.epoch from change_log l);
