@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from psycopg.conninfo import make_conninfo
 
@@ -45,6 +45,7 @@ from sfm_graph.services.reembed import Reembed
 from sfm_graph.services.registry import Services
 from sfm_graph.services.rewording import Rewording
 from sfm_graph.services.settling import Settling
+from sfm_graph.services.tasks import ended
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.vector_indexing import VectorIndexing
@@ -239,7 +240,7 @@ async def make_bus(settings: Settings) -> EventBus | None:
         case EventBusKind.KAFKA:
             return await KafkaBus.open(settings)
         case EventBusKind.REDIS:
-            return RedisStreamsBus.open(settings)
+            return await RedisStreamsBus.open(settings)
 
 
 async def make_reranker(settings: Settings) -> Reranker | None:
@@ -293,6 +294,4 @@ async def running(work: Coroutine[None, None, None], name: str) -> AsyncIterator
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await ended(task)

@@ -83,6 +83,15 @@ class _Gauges(Collector):
             count.add_metric([structure], len(sizes))
         yield held
         yield count
+        subscribers = self._services.changes.subscribers
+        yield GaugeMetricFamily("sfm_change_subscribers", "Readers that follow changes in this process", subscribers)
+        lag = GaugeMetricFamily(
+            "sfm_relay_lag_seconds", "Age of the oldest change that is not on the bus yet", labels=["shard"]
+        )
+        for shard in self._services.health.relay():
+            if shard.active:
+                lag.add_metric([str(shard.shard)], shard.lag_seconds)
+        yield lag
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()

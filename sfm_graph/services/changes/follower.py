@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,6 +11,7 @@ from sfm_graph.domain.change import Change
 from sfm_graph.domain.position import ChangeLog, Position, Slice
 from sfm_graph.errors import SfmError, Unavailable
 from sfm_graph.services.changes.ticker import Ticker
+from sfm_graph.services.tasks import ended, heed_cancellation
 from sfm_graph.store import followers
 from sfm_graph.store.change_stream import Scope, log_of, read_slice
 from sfm_graph.store.database import Database, Session
@@ -73,6 +73,7 @@ class Follower:
         """Follow until cancelled; what fails is shown in `progress.problem` and tried again."""
         backoff = 0.0
         while True:
+            heed_cancellation()
             before = self.progress.delivered
             try:
                 await self._lead()
@@ -141,6 +142,7 @@ class _Reading:
         progress = self._follower.progress
         moved = time.monotonic()
         while True:
+            heed_cancellation()
             position = self._mark.position
             part = await self._next(position)
             progress.problem = None
@@ -164,9 +166,7 @@ class _Reading:
         """Let go of a read under way."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            ahead.cancel()
-            with suppress(asyncio.CancelledError, SfmError):
-                await ahead
+            await ended(ahead)
 
     async def _next(self, position: Position) -> Slice:
         ahead, self._ahead = self._ahead, None

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from sfm_graph.store import change_partitions, followers
@@ -19,14 +20,21 @@ ROUND_SECONDS = 600.0
 GRACE = timedelta(minutes=10)
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Retention:
     """Keeps the log's partitions."""
 
-    def __init__(self, database: Database, *, days: int, grace: timedelta = GRACE) -> None:
+    def __init__(
+        self, database: Database, *, days: int, grace: timedelta = GRACE, clock: Callable[[], datetime] = _now
+    ) -> None:
         self._database = database
         self._days = days
         self._width = -(-days // PARTITIONS)
         self._grace = grace
+        self._clock = clock
         self._next_round = 0.0
         # The follower that holds back what would be dropped, for health; None when none does.
         self.held_by: str | None = None
@@ -59,7 +67,7 @@ class Retention:
             said_at = await change_partitions.said_at(session)
         if last > known.pruned_xid:
             await change_partitions.say_pruned(self._database, last)
-        elif said_at <= datetime.now(UTC) - self._grace:
+        elif said_at <= self._clock() - self._grace:
             for one in due:
                 log.info("dropping the changes before %s", one.until.isoformat())
                 if not await change_partitions.drop(self._database, one):
@@ -67,7 +75,7 @@ class Retention:
 
     async def _due(self, session: ReadSession) -> list[change_partitions.Partition]:
         """The partitions past retention that every follower has read."""
-        old = datetime.now(UTC) - timedelta(days=self._days)
+        old = self._clock() - timedelta(days=self._days)
         due = [one for one in await change_partitions.listed(session) if one.until <= old]
         epoch = (await log_of(session)).epoch
         standing = [one for one in await followers.everyone(session) if one.epoch == epoch]

@@ -16,6 +16,7 @@ from sfm_graph.domain.position import ChangeLog, Position, expired
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.errors import CursorExpired, SfmError
 from sfm_graph.services.changes.ticker import Ticker
+from sfm_graph.services.tasks import ended, heed_cancellation
 from sfm_graph.store.change_stream import Scope, log_of, read_slice
 from sfm_graph.store.database import Database
 
@@ -113,9 +114,7 @@ class Tail:
         """Stop reading."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await ended(task)
 
     async def _begin(self) -> None:
         async with self._database.read() as session:
@@ -138,6 +137,7 @@ class Tail:
     async def _run(self) -> None:
         backoff, checked = 0.0, time.monotonic()
         while self._places:
+            heed_cancellation()
             try:
                 async with self._lock:
                     behind = not await self._read()
