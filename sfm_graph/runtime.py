@@ -295,3 +295,5 @@ async def running(work: Coroutine[None, None, None], name: str) -> AsyncIterator
         yield
     finally:
         await ended(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error

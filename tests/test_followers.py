@@ -38,11 +38,12 @@ class ScriptedBus:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.away = False
-        self.refused = 0
+        self.begun = self.refused = 0
         self.hold = asyncio.Event()
         self.hold.set()
 
     async def publish(self, events: Sequence[Event]) -> None:
+        self.begun += 1
         await self.hold.wait()
         if self.away:
             self.refused += 1
@@ -144,7 +145,9 @@ async def test_one_relay_is_active_and_another_takes_over(
             # A relay that is stuck in a publish loses its lock with its connection.
             first.hold.clear()
             await _store(services, "b")
-            await until(lambda: two.progress[0].active or _terminated(database_dsn))
+            await until(lambda: first.begun == 2)
+            await _cut_off(database_dsn)
+            await until(lambda: two.progress[0].active)
             await until(lambda: len(second.events) == 1)
             first.hold.set()
             await until(lambda: len(first.events) == 2)
@@ -153,14 +156,13 @@ async def test_one_relay_is_active_and_another_takes_over(
     assert [len({*first.sequences, *second.sequences})] == [3]
 
 
-async def _terminated(dsn: str) -> bool:
+async def _cut_off(dsn: str) -> None:
     """End the connection that holds the lock of a follower."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         await connection.execute(
             "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted "
             "and database = (select oid from pg_database where datname = current_database())"
         )
-    return False
 
 
 async def test_a_paused_relay_cannot_move_the_place_back(services: Services, database: Database) -> None:
