@@ -38,19 +38,19 @@ bench: $(stamp) ## benchmarks, as JSON
 	@$(bin)/python -m benchmarks $(ARGS)
 
 lock: $(stamp) ## resolve requirements.txt again from pyproject.toml (ARGS=--upgrade for newer releases)
-	@PATH="$$PATH:$(bin)" uv pip compile pyproject.toml --extra fastembed --group dev --universal --python-version 3.11 \
+	@PATH="$$PATH:$(bin)" uv pip compile pyproject.toml --extra fastembed --extra qdrant --group dev --universal --python-version 3.11 \
 	    --custom-compile-command 'make lock' --quiet --output-file requirements.txt $(ARGS)
 
 clean: ## remove .venv, caches and builds; never data
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
-	@find sfm_graph tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@find sfm_graph consumers tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 # Each candidate is run, not only looked up: a version manager's shim exists for versions it does not have.
 # `uv venv` and `python -m venv` differ in one thing here: only the second leaves a pip behind.
-$(stamp): pyproject.toml requirements.txt
+$(stamp): pyproject.toml consumers/pyproject.toml requirements.txt
 	@set -e; fail() { echo "make: $$*" >&2; exit 1; }; \
 	if ! $(bin)/python $(new_enough); then \
 	    python=; \
@@ -69,5 +69,6 @@ $(stamp): pyproject.toml requirements.txt
 	    $(bin)/python -m pip install --quiet --disable-pip-version-check uv; \
 	fi; \
 	"$$uv" pip install --quiet --python $(bin)/python --requirement requirements.txt; \
-	"$$uv" pip install --quiet --python $(bin)/python --no-deps --no-build-isolation --editable .; \
+	"$$uv" pip install --quiet --python $(bin)/python --no-deps --no-build-isolation --editable . \
+	    --editable ./consumers; \
 	touch $@

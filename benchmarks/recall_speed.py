@@ -32,6 +32,7 @@ from sfm_graph.runtime import EMBEDDED_DATABASE, open_runtime
 from sfm_graph.services.recall.legs import HotLegs
 from sfm_graph.services.recall.question import Question, Said
 from sfm_graph.services.registry import Services
+from sfm_graph.services.vector_search import PostgresSearch
 from sfm_graph.services.view import View
 from sfm_graph.settings import load_settings
 from sfm_graph.store.embedded import embedded_postgres
@@ -201,7 +202,7 @@ async def _searched(
             RecallQuery("", HITS), {}, vector, allowed, Said((), {}, ()), count, 1.0, 0.0, view.now.timestamp()
         )
         started = time.perf_counter()
-        legs = HotLegs(view, asked.namespace, index, question, asyncio.Semaphore(1))
+        legs = HotLegs(view, asked.namespace, index, question, PostgresSearch(), asyncio.Semaphore(1))
         await legs.run()
         samples.append(time.perf_counter() - started)
         found = legs.candidates[Leg.DENSE]

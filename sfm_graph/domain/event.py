@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from sfm_graph.domain.change import Change
+from sfm_graph.domain.change import Change, Operation
 from sfm_graph.domain.identity import Entity
 
 MEMORY_EVENTS = "memory.events"
@@ -44,11 +44,11 @@ class Event:
 
 def events_of(change: Change, log: str) -> Sequence[Event]:
     """The events of a change: one; for the end of a namespace one for each topic."""
-    gone = change.after_json is None
+    gone = change.operation in (Operation.FORGET, Operation.ERASE)
     if change.entity is Entity.NAMESPACE:
         return [Event(topic, None, log, change.id, _attributes(change, log), _data(change), gone) for topic in TOPICS]
     key = f"{change.namespace}/{change.entity_id}"
-    return [Event(_TOPIC_OF[change.entity], key, log, change.id, _attributes(change, log), _data(change), ends=gone)]
+    return [Event(_TOPIC_OF[change.entity], key, log, change.id, _attributes(change, log), _data(change), gone)]
 
 
 def _attributes(change: Change, log: str) -> tuple[tuple[str, str], ...]:

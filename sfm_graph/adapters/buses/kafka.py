@@ -45,6 +45,8 @@ class KafkaBus:
             **options,
             "max_batch_size": 2 * MAX_EVENT_BYTES,
             "request_timeout_ms": int(self._request_seconds * 1000),
+            # Each try of a broker that is away writes some lines to the log.
+            "retry_backoff_ms": 250,
         }
         self._tombstones = tombstones
         self._timeout_seconds = timeout_seconds

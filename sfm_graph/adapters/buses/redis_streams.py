@@ -1,8 +1,8 @@
 """Events into Redis Streams, for installations that have Redis and no Kafka.
 
 A topic is four streams, `memory.events:0` to `memory.events:3`: consumers share them out, and each keeps its order.
-CRC-32 of a key's UTF-8 decides its stream; an event without key goes to all four. An entry has the fields `key` (absent
-when there is none), `ce_<attribute>` for each CloudEvents attribute, and `data`.
+CRC-32 of a key's UTF-8 decides its stream; an event without key goes to all four. An entry has the fields `key`
+(absent when there is none), `ce_<attribute>` for each CloudEvents attribute, and `data`.
 
 A stream keeps about `SFM_REDIS_STREAM_LENGTH` entries, whether or not they were read. Redis has to be one primary and
 not a cluster, since a transaction writes to several streams, and its `maxmemory-policy` `noeviction`.
@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -64,7 +65,9 @@ class RedisStreamsBus:
         Raises SettingsError when neither is given, or the URL cannot be understood.
         """
         options: dict[str, Any] = {
-            "socket_timeout": timeout_seconds / 4,
+            # `publish` has a timeout. The client's own is `asyncio.wait_for`, which on Python 3.11 at times swallows
+            # that timeout, and a cancellation by the caller.
+            "socket_timeout": None,
             "socket_connect_timeout": timeout_seconds / 4,
             "retry": Retry(ExponentialBackoff(cap=0.5, base=0.1), _RETRIES),
             "protocol": 2,
@@ -132,14 +135,14 @@ def _from_url(url: str, options: dict[str, Any]) -> tuple[Redis, str]:
         parts = urlsplit(url)
         port = parts.port or 6379
         understood = parts.scheme in ("redis", "rediss") and parts.hostname and re.fullmatch(r"/?\d*", parts.path)
-        client = Redis.from_url(url, **options)
+        pool = ConnectionPool(**{**parse_url(url), **options})
         # Unknown options in the URL are met here, instead of at the first event.
-        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+        pool.connection_class(**pool.connection_kwargs)
     except (TypeError, ValueError, RedisError):
         raise SettingsError(_URL_HINT) from None
     if not understood:
         raise SettingsError(_URL_HINT)
-    return client, f"{parts.hostname}:{port}"
+    return Redis.from_pool(pool), f"{parts.hostname}:{port}"
 
 
 def _chunks(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
