@@ -56,6 +56,7 @@ from sfm_graph.services.walks import Walks
 from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.services.windows import Windows
 from sfm_graph.settings import EmbedderKind, EventBusKind, RerankerKind, Settings
+from sfm_graph.store.change_stream import adopt
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
 from sfm_graph.store.migrations import ensure_database, migrate
@@ -87,6 +88,7 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
             statement_timeout_ms=settings.statement_timeout_ms,
         )
         stack.push_async_callback(database.close)
+        database.on_arrival(adopt)
         await database.open()
         retention = Retention(database, days=settings.change_retention_days)
         await retention.prepare()
@@ -132,6 +134,7 @@ def compose(
     hot_text: HotCache[TextIndex] = HotCache(budget)
     hot_graphs: HotCache[HotGraph] = HotCache(budget)
     views = Views(database, (hot_text, hot_graphs))
+    database.on_arrival(views.forget_all)
     # A quarter of the connections stays free for requests that wait for nothing.
     max_waiting = settings.pool_max_size * 3 // 4
     graphs = HotGraphs(hot_graphs, max_waiting=max_waiting)

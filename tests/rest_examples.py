@@ -72,6 +72,7 @@ EXAMPLES = (
     Example("GET", "/namespaces/{name}"),
     Example("GET", "/stats"),
     Example("GET", "/export", shows=True),
+    Example("GET", "/changes", shows=True),
     Example("POST", "/recall", body=_QUERY, shows=True),
     Example("POST", "/memories/search", body=_QUERY, shows=True),
     Example("POST", "/recall_with_scores", body=_QUERY, shows=True),

@@ -48,6 +48,8 @@ async def test_the_example_operations_run_in_order(graph: Graph) -> None:
     assert len(OPERATIONS) >= 8
     answers = {}
     for path in OPERATIONS:
+        if path.stem == "13-changes":
+            continue  # a subscription: test_subscriptions.py runs it
         variables = json.loads(path.with_suffix(".json").read_text("utf-8"))
         answers[path.stem] = await graph.data(path.read_text("utf-8"), **variables)
     assert answers["02-link-them"]["link"]["link"]["source"] == {"title": "Ada Lovelace"}

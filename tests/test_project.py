@@ -80,7 +80,8 @@ def test_direct_dependencies_are_pinned_within_their_bounds() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if line and not line.lstrip().startswith("#")]
     here = {canonicalize_name(pin.name): pin for pin in pins if pin.marker is None or pin.marker.evaluate()}
-    installed = [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["fastembed"]]
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    installed = [Requirement(line) for line in extras["fastembed"] + extras["qdrant"]]
     for requirement in RUNTIME + installed + DEVELOPMENT:
         if requirement.marker is None or requirement.marker.evaluate():
             (pin,) = here[canonicalize_name(requirement.name)].specifier

@@ -49,24 +49,29 @@ class MeteredApp:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and record how long its answer took; one that raises counts as 5xx."""
+        """Pass a request on and record how long its answer took; one that raises counts as 5xx.
+
+        Streams of events are left out: they last as long as their readers stay.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500
+        status, streams = 500, False
         started = time.perf_counter()
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, streams
             if message["type"] == "http.response.start":
                 status = message["status"]
+                streams = any(value.startswith(b"text/event-stream") for _, value in message.get("headers", ()))
             await send(message)
 
         try:
             await self._app(scope, receive, noted)
         finally:
-            labels = (_method(scope["method"]), _route(scope), f"{status // 100}xx")
-            self._metrics.requests.labels(*labels).observe(time.perf_counter() - started)
+            if not streams:
+                labels = (_method(scope["method"]), _route(scope), f"{status // 100}xx")
+                self._metrics.requests.labels(*labels).observe(time.perf_counter() - started)
 
 
 class _Gauges(Collector):

@@ -147,12 +147,13 @@ def _listener(settings: "Settings") -> socket.socket:
 async def _serve(settings: "Settings", listener: socket.socket) -> None:
     import uvicorn
 
+    from sfm_graph.api.serving import StreamingServer
     from sfm_graph.app import app_for
     from sfm_graph.runtime import open_runtime
 
     url = url_of(settings.host, listener.getsockname()[1])
 
-    class Server(uvicorn.Server):
+    class Server(StreamingServer):
         """Says where it is once it answers."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import orjson
 import typer
 
+from sfm_graph.cli.changes import command_line
 from sfm_graph.cli.connection import Target, answer_of, ask, json_of, reachable
 from sfm_graph.cli.options import Config, Namespace, Url
 from sfm_graph.cli.output import fail, say, show
@@ -210,17 +211,22 @@ _Source = _Lines | _Markdown
 
 async def _export(target: Target, namespace: str, output: Path | None, progress: bool | None) -> None:
     chunks = _from_here(target, namespace) if target.url is None else _from_server(target, namespace)
-    # The first chunk is there before a file is touched: an unknown namespace leaves it as it is.
+    # The cursor and the first chunk are there before a file is touched: an unknown namespace leaves it as it is.
+    cursor = (await anext(chunks)).decode()
     chunk: bytes | None = await anext(chunks, None)
     with _writable(output) as file, progress_bar(f"export {namespace}", None, progress) as bar:
         while chunk is not None:
             file.write(chunk)
             bar.advance(len(chunk))
             chunk = await anext(chunks, None)
+    if cursor:
+        say(f"what changes from here on: {command_line(target, namespace, cursor)}")
 
 
 async def _from_here(target: Target, namespace: str) -> AsyncGenerator[bytes]:
+    """The cursor of the snapshot, then its lines."""
     async with target.services() as services, services.views.open() as view:
+        yield (await services.changes.cursor(view, namespace)).encode()
         async for chunk in services.transfer.export(view, namespace):
             yield chunk
 
@@ -232,6 +238,8 @@ async def _from_server(target: Target, namespace: str) -> AsyncGenerator[bytes]:
                 if response.is_error:
                     await response.aread()
                     json_of(response)
+                # A server of an older release has no such header.
+                yield response.headers.get("X-Changes-Cursor", "").encode()
                 async for chunk in response.aiter_bytes():
                     yield chunk
 

@@ -89,6 +89,11 @@ class HotCache(Generic[V]):
         if self._versions.pop(namespace_id, None) is not None:
             self.budget.release(self, namespace_id)
 
+    def clear(self) -> None:
+        """Forget all namespaces."""
+        for namespace_id in list(self._versions):
+            self.drop(namespace_id)
+
     def sizes(self) -> dict[int, int]:
         """Resident bytes by namespace id."""
         return {namespace_id: version.nbytes for namespace_id, version in self._versions.items()}

@@ -56,14 +56,16 @@ class Reembed:
     """Moves namespaces to the model of new ones."""
 
     def __init__(
-        self, database: Database, indexing: Indexing, windows: Windows, rewording: Rewording, *, tail: int
-    ) -> None:
-        """`tail`: so many vectors need no index of their own."""
+        self, database: Database, indexing: Indexing, windows: Windows, rewording: Rewording, *, tail: int,
+        indexes_vectors: bool = True,
+    ) -> None:  # fmt: skip
+        """`tail`: so many vectors need no index of their own; `indexes_vectors` False: none do."""
         self._database = database
         self._indexing = indexing
         self._windows = windows
         self._rewording = rewording
         self._tail = tail
+        self._indexes_vectors = indexes_vectors
 
     async def names(self) -> list[str]:
         """All namespaces, by name."""
@@ -143,7 +145,7 @@ class Reembed:
 
     async def _index(self, target: Namespace, model: StoredModel) -> None:
         """Index the new vectors where an exact scan of all of them would keep readers waiting."""
-        while True:
+        while self._indexes_vectors:
             span = await store.tail(self._database, target.id, model)
             least = self._tail if span.after else max(self._tail, self._indexing.exact_scan_limit(model.identity))
             if await vector_indexes.length(self._database, span) <= least:

@@ -15,7 +15,7 @@ from sfm_graph.store import namespaces
 from sfm_graph.store import reembed as store
 from sfm_graph.store import windows as window_store
 from sfm_graph.store.database import WriteSession
-from sfm_graph.store.reembed import TextRead, Vectors
+from sfm_graph.store.reembed import SCAN_ROWS, TextRead, Vectors
 
 T = TypeVar("T")
 
@@ -79,7 +79,12 @@ class MissingVectors:
 
     async def fill(self, ids: Iterable[int]) -> set[int]:
         """Those of given memories that lack a vector. As above."""
-        wanted = sorted(ids)
+        wanted, put_off = sorted(ids), set[int]()
+        for start in range(0, len(wanted), SCAN_ROWS):
+            put_off |= await self._fill_some(wanted[start : start + SCAN_ROWS])
+        return put_off
+
+    async def _fill_some(self, wanted: Sequence[int]) -> set[int]:
         texts = await self._write(lambda session: self._vectors(session).missing(wanted))
         put_off = await self._fill_texts(texts)
         windows = await self._write(lambda session: self._vectors(session).missing(wanted, windows=True))

@@ -75,6 +75,15 @@ class Views:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[View]:
         """A view for one request; it holds a database connection until it is closed."""
+        arrivals = self._database.arrivals
         pinned = {cache: cache.pinned() for cache in self._caches}
         async with self._database.read() as session:
+            if self._database.arrivals != arrivals:
+                # Of another primary, whose transactions have other numbers.
+                pinned = {cache: {} for cache in self._caches}
             yield View(session, Snapshot(session.snapshot), pinned)
+
+    async def forget_all(self, *_: object) -> None:
+        """What is in memory is of another database than the one that connections lead to now."""
+        for cache in self._caches:
+            cache.clear()

@@ -1,13 +1,16 @@
 """Reading the change log in slices, and what the log says of itself."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from sfm_graph.domain.position import ChangeLog, Position, Slice
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.errors import DatabaseUnavailable
-from sfm_graph.store.database import Database, ReadSession, Session, WriteSession
+from sfm_graph.store.database import ReadSession, Session, WriteSession
 from sfm_graph.store.rows import change_from_row
+
+log = logging.getLogger(__name__)
 
 # Stored bytes of states in one slice; a single change may be larger.
 SLICE_BYTES = 4 * 1024**2
@@ -77,25 +80,14 @@ async def log_of(session: Session) -> ChangeLog:
     return ChangeLog(epoch, bytes(key), pruned_xid)
 
 
-async def adopt(database: Database) -> None:
+async def adopt(session: WriteSession, origin: str) -> None:
     """Begin a new epoch where the log was restored from a dump or its server promoted: old cursors expire, followers
-    go on from here. Called at every start; does nothing in the database where the log began."""
-
-    async def work(session: WriteSession) -> bool:
-        _, origin = await session.one("change_log_lock")
-        (here,) = await session.one("database_origin")
-        if here is None or origin == here:
-            return False
-        await session.run("change_log_adopt", origin=here)
-        if origin:
-            await session.run("change_log_settle")
-        return bool(origin)
-
-    if await database.write(work):
-        async with database.read() as session:
-            here = session.snapshot
-
-        async def move(session: WriteSession) -> None:
-            await session.run("followers_adopt", seen=here)
-
-        await database.write(move)
+    go on from here. Does nothing in the database where the log began."""
+    _, known = await session.one("change_log_lock")
+    if known == origin:
+        return
+    await session.run("change_log_adopt", origin=origin)
+    if known:
+        log.warning("the change log goes on in another database: older cursors have expired")
+        await session.run("change_log_settle")
+        await session.run("followers_adopt")

@@ -143,6 +143,10 @@ class Database:
         )
         self._conninfo = conninfo
         self._on_commit: list[Callable[[], None]] = []
+        self._on_arrival: list[Callable[[WriteSession, str], Awaitable[None]]] = []
+        # Which database the connections lead to, and how often that has changed.
+        self._origin: str | None = None
+        self.arrivals = 0
 
     async def _configure(self, connection: AsyncConnection) -> None:
         if self._role:
@@ -150,6 +154,18 @@ class Database:
         await connection.execute("set timezone = 'UTC'")
         await self._set_timeout(connection)
         await register_vector_types(connection)
+        if self._on_arrival:
+            await self._arrive(connection)
+
+    async def _arrive(self, connection: AsyncConnection) -> None:
+        (origin,) = await Session(connection).one("database_origin")
+        if origin is None or origin == self._origin:
+            return
+        async with connection.transaction():
+            for prepare in self._on_arrival:
+                await prepare(WriteSession(connection), origin)
+        self._origin = origin
+        self.arrivals += 1
 
     async def _set_timeout(self, connection: AsyncConnection) -> None:
         await connection.execute(sql.SQL("set statement_timeout = {}").format(self._statement_timeout_ms))
@@ -166,6 +182,11 @@ class Database:
     def on_commit(self, notify: Callable[[], None]) -> None:
         """Have something called after each transaction that this process has committed by `write`."""
         self._on_commit.append(notify)
+
+    def on_arrival(self, prepare: Callable[[WriteSession, str], Awaitable[None]]) -> None:
+        """Have something done in a transaction, given the name of the database's origin, before the first connection
+        is used, and again when connections lead to another primary: one that was promoted or restored meanwhile."""
+        self._on_arrival.append(prepare)
 
     @asynccontextmanager
     async def dedicated(self) -> AsyncIterator[AsyncConnection]:

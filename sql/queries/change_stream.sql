@@ -156,5 +156,6 @@ delete from followers where name = %(name)s returning shard;
 delete from followers where name = %(name)s and shards <> %(shards)s and moved_at < now() - interval '1 hour';
 
 -- name: followers_adopt
--- After a restore, followers go on with what is written from now on.
-update followers set seen = %(seen)s::pg_snapshot, until = null, last_id = 0, epoch = (select l.epoch from change_log l);
+-- After a restore, followers go on with what is written from now on. This transaction logs nothing, so that its own
+-- snapshot is good as a place.
+update followers set seen = pg_current_snapshot(), until = null, last_id = 0, epoch = (select l.epoch from change_log l);

@@ -56,11 +56,15 @@ class LinksOf:
 
 class Context:
     """One request. All its reads share one snapshot, taken at the first; a mutation ends it, so that what is read
-    after the mutation sees it."""
+    after the mutation sees it. Of a subscription each event is like a request of its own.
+
+    `cursor`: where a subscriber goes on who has taken all events but the last one, unless more were asked for since.
+    """
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.principal = "local"
+        self.cursor: str | None = None
         self._opened: AbstractAsyncContextManager[View] | None = None
         self._view: View | None = None
         self._ended: str | None = None
@@ -104,6 +108,15 @@ class Context:
             await self._close_view()
             self._make_loaders()
             yield self.services
+
+    async def rest(self) -> None:
+        """Give the connection back; what is read next is read of another snapshot, and counted anew."""
+        async with self._lock:
+            if self._view is not None or self._ended:
+                await self._close_view()
+                self._make_loaders()
+            self._ended = None
+            self._nodes = 0
 
     async def close(self) -> None:
         """End the request: wait for a read under way, give the connection back."""

@@ -1,29 +1,45 @@
-"""GraphQL over HTTP: POST with JSON, GET for queries, and GraphiQL for browsers."""
+"""The route of GraphQL: JSON by POST and GET, event streams, WebSockets, and GraphiQL for browsers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from graphql import GraphQLError
+from starlette.websockets import WebSocket
 from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
+from sfm_graph.api import sse
 from sfm_graph.api.bodies import read_object
 from sfm_graph.api.gql.context import Context
 from sfm_graph.api.gql.errors import rendered
+from sfm_graph.api.gql.operations import (
+    EVERYTHING,
+    READS,
+    READS_AND_WRITES,
+    STREAMED_READS,
+    Answer,
+    Asked,
+    answers,
+    asked_of,
+    encoded,
+    failure,
+)
 from sfm_graph.api.gql.schema import build_schema
+from sfm_graph.api.gql.websocket import GraphqlSocket
 from sfm_graph.api.pages import graphiql_page
+from sfm_graph.api.streams import streams_of
 from sfm_graph.domain.strict_json import parse_json
-from sfm_graph.errors import InvalidInput, SfmError
+from sfm_graph.errors import SfmError
 from sfm_graph.services.registry import Services
 
 JSON = "application/json"
 # Of the media types of GraphQL over HTTP, the one in which a refused document is a 400.
 RESPONSE_JSON = "application/graphql-response+json"
-_READS = frozenset({OperationType.QUERY})
-_ALL = frozenset({OperationType.QUERY, OperationType.MUTATION})
+_COMPLETE = sse.event("complete")
 
 
 def graphql_router(services: Services) -> APIRouter:
@@ -32,7 +48,7 @@ def graphql_router(services: Services) -> APIRouter:
 
     async def post(request: Request) -> Response:
         try:
-            return await _answer(services, request, await read_object(request), _ALL)
+            return await _answer(services, request, asked_of(await read_object(request)), READS_AND_WRITES)
         except SfmError as error:
             return _refusal(error)
 
@@ -40,23 +56,29 @@ def graphql_router(services: Services) -> APIRouter:
         if "query" not in request.query_params and "text/html" in request.headers.get("accept", ""):
             return graphiql_page()
         try:
-            return await _answer(services, request, _parameters(request), _READS)
+            return await _answer(services, request, asked_of(_parameters(request)), READS)
         except SfmError as error:
             return _refusal(error)
 
+    async def socket(websocket: WebSocket) -> None:
+        await GraphqlSocket(services, websocket, streams_of(websocket.app)).serve()
+
     router.add_api_route("/graphql", post, methods=["POST"])
     router.add_api_route("/graphql", get, methods=["GET"])
+    router.add_api_websocket_route("/graphql", socket)
     return router
 
 
-async def _answer(
-    services: Services, request: Request, asked: Mapping[str, Any], allowed: Iterable[OperationType]
-) -> Response:
-    query, variables, name = _checked(asked)
+async def _answer(services: Services, request: Request, asked: Asked, allowed: Iterable[OperationType]) -> Response:
+    accept = request.headers.get("accept", "")
+    takes_events = sse.accepted(accept)
+    # Who takes both is given events of what cannot be answered otherwise.
+    if takes_events and "json" not in accept:
+        return await _events(services, request, asked)
     context = Context(services)
     try:
         result = await build_schema().execute(
-            query, variable_values=variables, operation_name=name, context_value=context,
+            asked.query, variable_values=asked.variables, operation_name=asked.name, context_value=context,
             allowed_operation_types=allowed,
         )  # fmt: skip
     except MissingQueryError:
@@ -64,6 +86,8 @@ async def _answer(
     except CannotGetOperationTypeError as error:
         return _refused(400, error.as_http_error_reason())
     except InvalidOperationTypeError as error:
+        if takes_events and error.operation_type is OperationType.SUBSCRIPTION:
+            return await _events(services, request, asked)
         by_get = request.method == "GET"
         headers = {"Allow": "POST"} if by_get else None
         return _refused(405 if by_get else 400, error.as_http_error_reason(request.method), headers)
@@ -74,18 +98,33 @@ async def _answer(
     answer: dict[str, Any] = {"data": result.data} if executed else {}
     if result.errors:
         answer["errors"] = rendered(result.errors)
-    if RESPONSE_JSON not in request.headers.get("accept", ""):
+    if RESPONSE_JSON not in accept:
         return _json(200, answer, JSON)
     return _json(200 if executed else 400, answer, RESPONSE_JSON)
 
 
-def _checked(asked: Mapping[str, Any]) -> tuple[str | None, dict[str, Any], str | None]:
-    query, variables, name = asked.get("query"), asked.get("variables"), asked.get("operationName")
-    if not isinstance(query, str | None) or not isinstance(name, str | None):
-        raise InvalidInput("query and operationName must be strings")
-    if not isinstance(variables, dict | None):
-        raise InvalidInput("variables must be an object")
-    return query, variables or {}, name or None
+async def _events(services: Services, request: Request, asked: Asked) -> Response:
+    """The answers as GraphQL over server-sent events has them, one connection for each operation."""
+    context = Context(services)
+    chunks = _chunks(answers(context, asked, STREAMED_READS if request.method == "GET" else EVERYTHING))
+    return sse.EventStream(
+        chunks, streams_of(request.app), patience_seconds=services.settings.subscriber_patience_seconds,
+        farewell=partial(_farewell, context),
+    )  # fmt: skip
+
+
+async def _chunks(found: AsyncGenerator[Answer]) -> AsyncGenerator[sse.Chunk]:
+    async with aclosing(found):
+        async for answer in found:
+            yield sse.Chunk(sse.event("next", encoded(answer.body)))
+    yield sse.Chunk(_COMPLETE)
+
+
+def _farewell(context: Context, error: SfmError | None, _: str | None) -> bytes:
+    if error is None:
+        return _COMPLETE
+    body = {"data": None, "errors": failure(error, context.cursor)}
+    return sse.event("next", encoded(body)) + _COMPLETE
 
 
 def _parameters(request: Request) -> dict[str, Any]:
@@ -97,7 +136,7 @@ def _parameters(request: Request) -> dict[str, Any]:
 
 
 def _refusal(error: SfmError) -> Response:
-    return _json(error.http_status, {"errors": rendered([GraphQLError(error.message, original_error=error)])}, JSON)
+    return _json(error.http_status, {"errors": failure(error)}, JSON)
 
 
 def _refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -105,4 +144,4 @@ def _refused(status: int, message: str, headers: Mapping[str, str] | None = None
 
 
 def _json(status: int, content: Any, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content, default=str), status, headers, media_type)
+    return Response(encoded(content), status, headers, media_type)

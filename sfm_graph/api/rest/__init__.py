@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute
 
-from sfm_graph.api.rest import links, listings, memories, namespaces, operations, recall, transfer, walks
+from sfm_graph.api.rest import changes, links, listings, memories, namespaces, operations, recall, transfer, walks
 from sfm_graph.api.rest.components import COMPONENTS
 
 __all__ = ["COMPONENTS", "rest_routes"]
@@ -13,5 +13,5 @@ def rest_routes() -> list[BaseRoute]:
 
     They find the services in `app.state.services`, the metrics in `app.state.metrics`.
     """
-    subjects = (recall, memories, links, walks, listings, namespaces, transfer, operations)
+    subjects = (recall, memories, links, walks, listings, namespaces, transfer, changes, operations)
     return [route for subject in subjects for route in subject.router.routes]

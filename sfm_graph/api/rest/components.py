@@ -1,5 +1,6 @@
 """The named schemas of answers in the OpenAPI document."""
 
+from sfm_graph.api.rest.change_schemas import CHANGE
 from sfm_graph.api.rest.schemas import (
     COORDINATE,
     FLOAT,
@@ -63,6 +64,7 @@ COMPONENTS: Properties = {
         valid_to=_OPEN_TIME,
         maker={**_MAYBE_STRING, "description": "The linker that made it; null: a caller"},
     ),
+    "Change": CHANGE,
     "Leg": answer(
         leg=string(enum=["dense", "lexical"]),
         rank={"type": ["integer", "null"]},

@@ -12,17 +12,18 @@ from sfm_graph.api.rest.documented import documented
 
 router = APIRouter(tags=["transfer"])
 LINES = "application/x-ndjson"
+CURSOR_HEADER = "X-Changes-Cursor"
 
 
 @router.get(
     "/export", **documented("A namespace as NDJSON", {"type": "string"}, query=schemas.NAMESPACE_ONLY, answers=LINES)
 )
 async def export(request: Request) -> Response:
-    """Memories, then links, as /import takes them; one snapshot."""
+    """Memories, then links, as /import takes them; one snapshot. `X-Changes-Cursor`: where its changes go on."""
     chunks = _exported(query_call(request, schemas.NAMESPACE_ONLY))
     # Pulled before the answer begins, so that an unknown namespace can still be a 404.
-    first = await anext(chunks, b"")
-    return StreamingResponse(_after(first, chunks), media_type=LINES)
+    cursor = (await anext(chunks)).decode()
+    return StreamingResponse(chunks, media_type=LINES, headers={CURSOR_HEADER: cursor})
 
 
 @router.post(
@@ -40,12 +41,8 @@ async def import_lines(request: Request) -> Response:
 
 
 async def _exported(call: Call) -> AsyncIterator[bytes]:
+    """The cursor of the snapshot, then its lines."""
     async with call.services.views.open() as view:
+        yield (await call.services.changes.cursor(view, call.namespace)).encode()
         async for chunk in call.services.transfer.export(view, call.namespace):
             yield chunk
-
-
-async def _after(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in chunks:
-        yield chunk

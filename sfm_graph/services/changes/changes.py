@@ -20,6 +20,8 @@ FROM_NOW = "now"
 MAX_PAGE = 1_000
 # A page of a filter that keeps little ends after so many changes, with `more`.
 MAX_SCANNED = 10_000
+# As does one whose states are longer than this together.
+MAX_CHARS = 8 * 1024**2
 SLICE = 1_000
 # Changes handed to a subscriber at once.
 LIVE_PAGE = 100
@@ -78,9 +80,9 @@ class Changes:
     ) -> tuple[ChangePage, Position]:
         """A page from a place on, and the place behind it."""
         kept: list[StreamedChange] = []
-        scanned, more = 0, True
+        scanned, chars, more = 0, 0, True
         limit = first if wanted == ChangeFilter() else SLICE
-        while more and len(kept) < first and scanned < MAX_SCANNED:
+        while more and len(kept) < first and scanned < MAX_SCANNED and chars < MAX_CHARS:
             part = await read_slice(view.session, Scope(cursors.namespace_id), position, limit)
             chosen = await _chosen(view, wanted, vicinity, part.changes)
             space = first - len(kept)
@@ -89,6 +91,7 @@ class Changes:
                 position = position.within(part.until, kept[-1].change.id)
                 return ChangePage(tuple(kept), kept[-1].cursor, more=True), position
             scanned += len(part.changes)
+            chars += sum(len(one.before_json or "") + len(one.after_json or "") for one in chosen)
             # A delta that was begun earlier ends at the snapshot of then.
             position, more = position.after(part), not part.complete or part.until != view.snapshot
         return ChangePage(tuple(kept), cursors.at(position), more), position

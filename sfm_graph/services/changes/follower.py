@@ -145,10 +145,9 @@ class _Reading:
             heed_cancellation()
             position = self._mark.position
             part = await self._next(position)
-            progress.problem = None
             behind = position.after(part)
             if not part.changes:
-                progress.lag_seconds = 0.0
+                progress.problem, progress.lag_seconds = None, 0.0
                 if time.monotonic() - moved > IDLE_MOVE_SECONDS:
                     await self._move(behind)
                     await self._check()
@@ -159,6 +158,7 @@ class _Reading:
             self._ahead = asyncio.create_task(self._read(behind), name="changes ahead")
             await self._follower._handle(self._log, part.changes)
             await self._move(behind)
+            progress.problem = None
             progress.delivered += len(part.changes)
             moved = time.monotonic()
 

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.store import change_partitions, followers
-from sfm_graph.store.change_stream import adopt, log_of
+from sfm_graph.store.change_stream import log_of
 from sfm_graph.store.database import Database, ReadSession
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,7 @@ class Retention:
         self.held_by: str | None = None
 
     async def prepare(self) -> None:
-        """Before anything is written: begin a new epoch after a restore, and make partitions ahead of time."""
-        await adopt(self._database)
+        """Before anything is written: make partitions ahead of time."""
         await self._add()
 
     async def round(self) -> None:
@@ -63,6 +63,9 @@ class Retention:
             if not due:
                 return
             last = await change_partitions.last_xid(session, due[-1].until)
+            if not Snapshot(session.snapshot).covers(last):
+                # A transaction of that time is still at work; no cursor would be good before it ends.
+                return
             known = await log_of(session)
             said_at = await change_partitions.said_at(session)
         if last > known.pruned_xid:

@@ -16,6 +16,7 @@ from sfm_graph.services.linking.scope import Scope
 from sfm_graph.services.linking.sequence import SequenceOrder
 from sfm_graph.services.linking.similarity import Similarity
 from sfm_graph.services.offload import offload
+from sfm_graph.services.vector_search import PostgresSearch, VectorSearch
 from sfm_graph.store import linking as store
 from sfm_graph.store.database import WriteSession
 
@@ -46,8 +47,10 @@ def installed_linkers() -> list[Linker]:
 class Linking:
     """Keeps the links of linkers equal to what they want, write by write."""
 
-    def __init__(self, linkers: Sequence[Linker]) -> None:
+    def __init__(self, linkers: Sequence[Linker], vectors: VectorSearch | None = None) -> None:
+        """`vectors`: how the nearest memories are found, by default in Postgres."""
         self._linkers = tuple(linkers)
+        self._vectors = vectors or PostgresSearch()
 
     def on(self, target: Namespace) -> list[Linker]:
         """The linkers that are on in a namespace."""
@@ -62,7 +65,7 @@ class Linking:
 
     async def touched(self, session: WriteSession, target: Namespace, ids: Sequence[MemoryId]) -> Surroundings:
         """What linkers want to look at again when these memories have been replaced or removed."""
-        scope = Scope(session, target, {})
+        scope = Scope(session, target, {}, self._vectors)
         return Surroundings({}, {linker.name: await linker.touched(scope, ids) for linker in self.on(target) if ids})
 
     async def hold(self, session: WriteSession, target: Namespace, writes: Writes) -> None:
@@ -86,7 +89,7 @@ class Linking:
         linkers = self.on(target)
         if not linkers or not writes.any:
             return
-        scope = Scope(session, target, writes.written)
+        scope = Scope(session, target, writes.written, self._vectors)
         for linker in linkers:
             affected = await linker.affected(scope, writes)
             others = (affected | writes.before.touched.get(linker.name, set())) - writes.gone - writes.written.keys()

@@ -14,7 +14,8 @@ from sfm_graph.domain.recall import Candidates
 from sfm_graph.domain.windows import Place
 from sfm_graph.services.linking.linker import Text, Written
 from sfm_graph.services.offload import offload
-from sfm_graph.store import dense, linking, windows
+from sfm_graph.services.vector_search import VectorSearch
+from sfm_graph.store import linking, windows
 from sfm_graph.store.database import WriteSession
 from sfm_graph.store.linking import Called
 
@@ -29,8 +30,11 @@ _KEPT_TEXTS = 5_000
 class Scope:
     """One namespace in one transaction. Each method takes one statement, or none, for any number of memories."""
 
-    def __init__(self, session: WriteSession, target: Namespace, written: Mapping[MemoryId, Written]) -> None:
+    def __init__(
+        self, session: WriteSession, target: Namespace, written: Mapping[MemoryId, Written], vectors: VectorSearch
+    ) -> None:
         self.namespace = target
+        self._vectors = vectors
         self._session = session
         self._written = written
         self._texts: dict[MemoryId, Text] = {}
@@ -133,9 +137,7 @@ class Scope:
         model = self.namespace.model
         if model is None:
             return Candidates(np.empty(0, np.int64), np.empty(0))
-        return await dense.dense(
-            self._session, self.namespace.id, (model.id, model.identity.dimension), vector, count, None
-        )
+        return await self._vectors.nearest(self._session, self.namespace.id, model, vector, count, None)
 
     async def made_from(self, maker: str, ids: Iterable[MemoryId]) -> dict[MemoryId, dict[MemoryId, float]]:
         """A linker's stored links out of memories: source -> target -> weight."""

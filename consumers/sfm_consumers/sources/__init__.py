@@ -1,0 +1,1 @@
+"""Buses that consumers read."""

@@ -1,0 +1,91 @@
+"""GraphQL operations as streams of answers, whatever carries them."""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+from graphql import GraphQLError
+from strawberry.types.execution import ExecutionResult, PreExecutionError
+from strawberry.types.graphql import OperationType
+
+from sfm_graph.api.gql.context import Context
+from sfm_graph.api.gql.errors import rendered
+from sfm_graph.api.gql.schema import build_schema
+from sfm_graph.errors import InvalidInput, SfmError
+
+READS = frozenset({OperationType.QUERY})
+READS_AND_WRITES = frozenset({OperationType.QUERY, OperationType.MUTATION})
+STREAMED_READS = frozenset({OperationType.QUERY, OperationType.SUBSCRIPTION})
+EVERYTHING = frozenset(OperationType)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checked request: a document, its variables, and which of its operations."""
+
+    query: str | None
+    variables: dict[str, Any]
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One result. `refused`: nothing was executed, and nothing follows."""
+
+    body: dict[str, Any]
+    refused: bool
+
+
+def asked_of(members: Mapping[str, Any]) -> Asked:
+    """The request in the members of a JSON object. Raises InvalidInput."""
+    query, variables, name = members.get("query"), members.get("variables"), members.get("operationName")
+    if not isinstance(query, str | None) or not isinstance(name, str | None):
+        raise InvalidInput("query and operationName must be strings")
+    if not isinstance(variables, dict | None):
+        raise InvalidInput("variables must be an object")
+    return Asked(query, variables or {}, name or None)
+
+
+async def answers(context: Context, asked: Asked, allowed: Iterable[OperationType]) -> AsyncGenerator[Answer]:
+    """The answers to an operation: one, or of a subscription one for each event.
+
+    No database connection is held while an answer is with the caller. The context is closed at the end.
+    """
+    try:
+        stream = await build_schema().stream(
+            asked.query, variable_values=asked.variables, operation_name=asked.name, context_value=context,
+            allowed_operation_types=allowed,
+        )  # fmt: skip
+        # Other shapes are those of @defer and @stream, which the schema does not have.
+        results = cast("AsyncGenerator[ExecutionResult]", stream)
+        async with aclosing(results):
+            async for result in results:
+                await context.rest()
+                body: dict[str, Any] = {"data": result.data}
+                if result.errors:
+                    body["errors"] = rendered(result.errors)
+                yield Answer(body, isinstance(result, PreExecutionError))
+    except (GraphQLError, SfmError, RecursionError) as error:
+        # What extensions raise before anything is executed, strawberry leaves to the caller of a stream.
+        yield Answer({"data": None, "errors": rendered([_as_graphql(error)])}, refused=True)
+    finally:
+        await context.close()
+
+
+def _as_graphql(error: Exception) -> GraphQLError:
+    return error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
+
+
+def failure(error: SfmError, cursor: str | None = None) -> list[dict[str, Any]]:
+    """The `errors` of an answer that failed as a whole; the cursor where a subscriber goes on."""
+    errors = rendered([GraphQLError(error.message, original_error=error)])
+    if cursor is not None:
+        errors[0]["extensions"]["cursor"] = cursor
+    return errors
+
+
+def encoded(value: object) -> bytes:
+    """The JSON of an answer."""
+    return orjson.dumps(value, default=str)

@@ -1,0 +1,84 @@
+"""Answers that go on for as long as a client listens: what ends them, and how long a client may take nothing."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.types import Scope
+
+from sfm_graph.errors import SubscriberTooSlow, Unavailable
+
+# How long the last words to a client may take that does not read, or when the service stops.
+FAREWELL_SECONDS = 2.0
+
+
+class Streams:
+    """The open streams of one run of an app.
+
+    `abort` breaks off the connection that a scope came by, with what it still buffers; without one that is left to
+    the server's own time limits.
+    """
+
+    def __init__(self, abort: Callable[[Scope], None] = lambda scope: None) -> None:
+        self.abort = abort
+        self._ends: set[Callable[[], object]] = set()
+        self._ending = False
+        self._empty = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @contextmanager
+    def joined(self, end: Callable[[], object]) -> Iterator[None]:
+        """A stream that lasts as long as the context, unless `end` is called first.
+
+        Raises Unavailable when the service is stopping.
+        """
+        if self._ending:
+            raise Unavailable("the service is stopping")
+        self._ends.add(end)
+        try:
+            yield
+        finally:
+            self._ends.discard(end)
+            if not self._ends:
+                self._empty.set()
+
+    async def end(self, seconds: float) -> None:
+        """Let every stream say goodbye, for at most so long; there are no new ones from now on."""
+        self._ending = True
+        self._empty.clear()
+        for end in list(self._ends):
+            end()
+        if self._ends:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._empty.wait()
+
+
+def streams_of(app: Starlette) -> Streams:
+    """The streams of an app."""
+    if not hasattr(app.state, "streams"):
+        app.state.streams = Streams()
+    streams: Streams = app.state.streams
+    return streams
+
+
+async def taken(sending: Awaitable[None], seconds: float) -> None:
+    """Wait until a message is sent, which a server delays while its client does not read.
+
+    Raises SubscriberTooSlow after `seconds`; a server that was waiting has then sent nothing of it.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await sending
+    except TimeoutError as error:
+        raise SubscriberTooSlow(f"nothing was taken for {seconds:g} seconds; go on at the cursor") from error
+
+
+async def settled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks and wait for their ends."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
