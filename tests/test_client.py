@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,30 @@ def test_blocking_calls_from_several_threads(blocking: MemorySystem) -> None:
     blocking.close()
     with pytest.raises(Unavailable):
         blocking.stats()
+
+
+async def test_changes(memory: AsyncMemorySystem) -> None:
+    await memory.remember(key="a", content="apple")
+    start = await memory.changes("now")
+    await memory.remember(key="b", content="pear")
+    page = await memory.changes(start["cursor"], entities=["memory"])
+    assert [one["after"]["key"] for one in page["changes"]] == ["b"]
+    assert not page["more"]
+    async with aclosing(memory.follow(start["cursor"])) as stream:
+        assert (await anext(stream))["after"]["key"] == "b"
+        await memory.link_memories("key:a", "key:b", "goes with")
+        assert (await anext(stream))["entity"] == "link"
+    with pytest.raises(InvalidInput):
+        await memory.changes(operations=["shout"])
+
+
+def test_following_without_async(blocking: MemorySystem) -> None:
+    blocking.remember(key="a", content="apple")
+    for number, change in enumerate(blocking.follow("beginning")):
+        assert change["operation"] == ("update" if number else "create")
+        if number == 2:
+            break
+        blocking.remember(key="a", content=f"apple {number}")
 
 
 def test_a_deployment_mode_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

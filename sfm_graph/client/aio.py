@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from sfm_graph.api.rest import answers
+from sfm_graph.client.changes import ChangeMethods
 from sfm_graph.client.fields import Json, LinkFields, MemoryFields, MemoryType, RecallOptions, Reference, StoredFields
 from sfm_graph.client.opening import as_json
 from sfm_graph.client.walks import WalkMethods
@@ -19,7 +20,7 @@ from sfm_graph.services.links import LinkRequest
 _CHUNK_BYTES = 256 * 1024
 
 
-class AsyncMemorySystem(WalkMethods):
+class AsyncMemorySystem(WalkMethods, ChangeMethods):
     """One namespace of the memory graph. Opened by `async with`; its methods raise Unavailable outside of it.
 
     settings: fields of Settings, above the environment and the YAML file `config`. TEST without a `data_dir` or

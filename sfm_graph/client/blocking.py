@@ -2,10 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import update_wrapper
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from sfm_graph.client.aio import AsyncMemorySystem
 from sfm_graph.errors import Unavailable
@@ -24,6 +24,28 @@ def _blocking(
 
     update_wrapper(call, method)
     return call
+
+
+def _iterating(
+    method: Callable[Concatenate[AsyncMemorySystem, P], AsyncGenerator[T]],
+) -> Callable[Concatenate["MemorySystem", P], Generator[T]]:
+    """The blocking form of an async generator."""
+
+    def call(self: "MemorySystem", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
+        items = method(self._system, *args, **kwargs)
+        end = object()
+        try:
+            while (item := self._wait_for(_next(items, end))) is not end:
+                yield cast(T, item)
+        finally:
+            self._wait_for(items.aclose())
+
+    update_wrapper(call, method)
+    return call
+
+
+async def _next(items: AsyncGenerator[T], end: object) -> T | object:
+    return await anext(items, end)
 
 
 class MemorySystem:
@@ -93,5 +115,7 @@ class MemorySystem:
     traverse = _blocking(AsyncMemorySystem.traverse)
     rank = _blocking(AsyncMemorySystem.rank)
     stats = _blocking(AsyncMemorySystem.stats)
+    changes = _blocking(AsyncMemorySystem.changes)
+    follow = _iterating(AsyncMemorySystem.follow)
     export = _blocking(AsyncMemorySystem.export)
     import_ = _blocking(AsyncMemorySystem.import_)
