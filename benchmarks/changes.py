@@ -67,7 +67,7 @@ def _broker() -> Iterator[str | None]:
 @asynccontextmanager
 async def _beside(service: Service) -> AsyncIterator[Services]:
     """Services of this process on the database of a running service."""
-    settings = load_settings(data_dir=service.data_dir, relay_inside=False)
+    settings = load_settings(data_dir=service.data_dir, followers_inside=False)
     async with open_runtime(settings, maintenance=False) as services:
         yield services
 

@@ -105,15 +105,13 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
         vector_index = make_vector_index(settings)
         if vector_index is not None:
             stack.push_async_callback(vector_index.aclose)
-        services = compose(
-            settings, database, retention, embedders, reranker, bus, whole_graph, server, vector_index
-        )
+        services = compose(settings, database, retention, embedders, reranker, bus, whole_graph, server, vector_index)
         stack.push_async_callback(services.changes.aclose)
         if maintenance:
             await stack.enter_async_context(running(services.maintenance.run(), "maintenance"))
-            if services.vector_indexing is not None:
+            if services.vector_indexing is not None and settings.followers_inside:
                 await stack.enter_async_context(running(services.vector_indexing.run(), "vector indexing"))
-            if services.relay is not None and settings.relay_inside:
+            if services.relay is not None and settings.followers_inside:
                 await stack.enter_async_context(running(services.relay.run(), "relay"))
         yield services
 
@@ -180,11 +178,16 @@ def compose(
         namespaces=Namespaces(database, {"text": hot_text, "graph": hot_graphs}),
         transfer=Transfer(memory_writes, links),
         reembed=Reembed(
-            database, indexing, windows, rewording, tail=settings.vector_index_tail,
+            database,
+            indexing,
+            windows,
+            rewording,
+            tail=settings.vector_index_tail,
             indexes_vectors=vector_index is None,
         ),
         changes=changes,
         relay=relay,
+        retention=retention,
         maintenance=background,
         vector_indexing=vector_indexing,
         health=Health(database, background, changes, relay, retention, server, vector_indexing),

@@ -160,7 +160,7 @@ class Settings(BaseSettings):
 
     eventing_enabled: bool = Field(True, validation_alias=_names("EVENTING_ENABLED"))
     event_bus: EventBusKind | None = Field(None, validation_alias=_names("SFM_EVENT_BUS"))
-    relay_inside: bool = Field(True, validation_alias=_names("SFM_RELAY_INSIDE"))
+    followers_inside: bool = Field(True, validation_alias=_names("SFM_FOLLOWERS_INSIDE"))
     relay_shards: int = Field(1, ge=1, le=64, validation_alias=_names("SFM_RELAY_SHARDS"))
 
     kafka_bootstrap_servers: str | None = Field(None, validation_alias=_names("KAFKA_BOOTSTRAP_SERVERS"))

@@ -244,7 +244,9 @@ async def test_retention_waits_for_followers(services: Services, database: Datab
     assert len(await everything(services)) == 2
     async with _relaying(database, bus) as relay:
         await until(lambda: len(bus.events) == 2)
-        assert await relay.forget() == 1
+        await until(lambda: relay.progress[0].delivered == 1)
+    assert [one.key.name for one in await retention.followers()] == ["relay:scripted"]
+    assert await retention.forget("relay:scripted") == 1
     await until(lambda: _emptied(retention, services))
 
 

@@ -70,6 +70,9 @@ async def consume(plan: Plan, stop: asyncio.Event, say: Callable[[str], None]) -
 
 def _opener(name: str) -> Open:
     found = entry_points(group=ENTRY_POINTS, name=name)
+    if not found and name == "qdrant":
+        # Recall has to know what Qdrant has not seen yet, and that is a place in the change log.
+        raise SettingsError("NAME: Qdrant follows the change log itself, not a bus; run: sfm qdrant")
     if not found:
         raise SettingsError(f"NAME: no consumer is called {name!r}; there are {', '.join(consumer_names())}")
     opener: Open = next(iter(found)).load()

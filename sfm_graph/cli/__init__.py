@@ -6,7 +6,7 @@ What is heavy is imported by the command that needs it: `sfm --help` answers in 
 import typer
 from typer.core import TyperGroup
 
-from sfm_graph.cli import changes, memories, reembed, relay, server, transfer, walks
+from sfm_graph.cli import changes, followers, memories, reembed, server, transfer, walks
 from sfm_graph.cli.output import fail
 from sfm_graph.errors import SettingsError, SfmError
 
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (server, memories, walks, changes, transfer, reembed, relay):
+for _module in (server, memories, walks, changes, transfer, reembed, followers):
     _module.add_to(app)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sfm_graph.services.changes.changes import Changes
 from sfm_graph.services.changes.relay import Relay
+from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.health import Health
 from sfm_graph.services.links import Links
 from sfm_graph.services.maintenance import Maintenance
@@ -37,6 +38,7 @@ class Services:
     reembed: Reembed
     changes: Changes
     relay: Relay | None
+    retention: Retention
     vector_indexing: VectorIndexing | None
     maintenance: Maintenance
     health: Health

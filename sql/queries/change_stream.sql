@@ -130,10 +130,12 @@ select f.seen::text, f.until::text, f.last_id, f.epoch, f.moved_at from follower
 where f.name = %(name)s and f.shards = %(shards)s and f.shard = %(shard)s;
 
 -- name: follower_begin
--- The first position of a follower, unless it has one.
+-- The first position of a follower in this epoch of the log, unless it has one.
 insert into followers (name, shards, shard, seen, until, last_id, epoch)
 values (%(name)s, %(shards)s, %(shard)s, %(seen)s::pg_snapshot, %(until)s::pg_snapshot, %(last_id)s, %(epoch)s)
-on conflict (name, shards, shard) do nothing;
+on conflict (name, shards, shard) do update
+set seen = excluded.seen, until = excluded.until, last_id = excluded.last_id, epoch = excluded.epoch, moved_at = now()
+where followers.epoch <> excluded.epoch;
 
 -- name: follower_move
 -- Move a follower on from where this process last put it. No row: another process has moved it.
@@ -156,6 +158,7 @@ delete from followers where name = %(name)s returning shard;
 delete from followers where name = %(name)s and shards <> %(shards)s and moved_at < now() - interval '1 hour';
 
 -- name: followers_adopt
--- After a restore, followers go on with what is written from now on. This transaction logs nothing, so that its own
--- snapshot is good as a place.
-update followers set seen = pg_current_snapshot(), until = null, last_id = 0, epoch = (select l.epoch from change_log l);
+-- After a restore, relays go on with what is written from now on; an index elsewhere is of the old log, and is loaded
+-- anew where it has no place. This transaction logs nothing, so that its own snapshot is good as a place.
+update followers set seen = pg_current_snapshot(), until = null, last_id = 0, epoch = (select l.epoch from change_log l)
+where name like 'relay:%%';

@@ -108,18 +108,21 @@ class Follower:
         key = followers.Key(self.progress.name, self._scope.shards, self._scope.shard)
         position = await followers.position(session, key, found.epoch)
         if position is None:
-            position = await self._begin() if self._begin else await self._first(session, found)
+            position = await self._start(session, found)
             await followers.begin(session, key, position, found.epoch)
         mark = followers.Mark(session, key, found.epoch, position)
         if not found.keeps(position.seen):
-            # Retention waits for followers: somebody dropped changes by hand, or the follower was forgotten.
-            log.error("%s: changes were dropped before they were read; going on with the oldest", key.name)
-            await mark.move(found.beginning)
+            # Retention waits for followers: somebody has dropped changes by hand.
+            log.error("%s: changes were dropped before they were read; beginning anew", key.name)
+            await mark.move(await self._begin() if self._begin else found.beginning)
         await followers.drop_other_cuts(session, key)
         return _Reading(self, found, mark, Ticker(self._database, self._poll_seconds))
 
-    async def _first(self, session: Session, found: ChangeLog) -> Position:
-        """Where the follower stood when it was cut into another number of shards, else the beginning."""
+    async def _start(self, session: Session, found: ChangeLog) -> Position:
+        """What `begin` makes; else where the follower stood when it was cut into another number of shards, or the
+        beginning."""
+        if self._begin is not None:
+            return await self._begin()
         others = await followers.of_name(session, self.progress.name, found.epoch)
         earliest = found.beginning
         for one in others:

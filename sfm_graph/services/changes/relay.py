@@ -8,9 +8,8 @@ from sfm_graph.domain.event import Event, events_of
 from sfm_graph.domain.position import ChangeLog
 from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.services.changes.follower import Follower, Progress
-from sfm_graph.store import followers
 from sfm_graph.store.change_stream import Scope
-from sfm_graph.store.database import Database, WriteSession
+from sfm_graph.store.database import Database
 
 # Making so many events takes about 3 ms; then other tasks have a turn.
 EVENTS_PER_TURN = 200
@@ -25,12 +24,10 @@ class Relay:
 
     def __init__(self, database: Database, bus: EventBus, *, shards: int, poll_seconds: float) -> None:
         self._bus = bus
-        self._database = database
-        self.name = follower_name(bus.name)
         self._followers = [
             Follower(
                 database,
-                self.name,
+                follower_name(bus.name),
                 self._publish,
                 scope=Scope(shard=shard, shards=shards),
                 poll_seconds=poll_seconds,
@@ -42,14 +39,6 @@ class Relay:
     def progress(self) -> Sequence[Progress]:
         """Of each shard."""
         return [one.progress for one in self._followers]
-
-    async def forget(self) -> int:
-        """Forget the positions of all shards; the next relay begins with the oldest change. How many there were."""
-
-        async def work(session: WriteSession) -> int:
-            return await followers.drop(session, self.name)
-
-        return await self._database.write(work)
 
     async def run(self) -> None:
         """Relay whatever shards this process gets, until cancelled."""
@@ -67,5 +56,5 @@ class Relay:
 
 
 def follower_name(bus: str) -> str:
-    """What the relay to a bus is called among the followers."""
+    """What the relay to a bus is called among the followers; what begins so goes on after a restore."""
     return f"relay:{bus}"

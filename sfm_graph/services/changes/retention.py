@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.store import change_partitions, followers
 from sfm_graph.store.change_stream import log_of
-from sfm_graph.store.database import Database, ReadSession
+from sfm_graph.store.database import Database, ReadSession, WriteSession
+from sfm_graph.store.followers import StoredPosition
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,19 @@ class Retention:
                 log.info("dropping the changes before %s", one.until.isoformat())
                 if not await change_partitions.drop(self._database, one):
                     return
+
+    async def followers(self) -> list[StoredPosition]:
+        """Everyone that the log is kept for, by name and shard."""
+        async with self._database.read() as session:
+            return await followers.everyone(session)
+
+    async def forget(self, name: str) -> int:
+        """Keep the log for a follower no longer; it begins anew should it come back. How many shards it had."""
+
+        async def work(session: WriteSession) -> int:
+            return await followers.drop(session, name)
+
+        return await self._database.write(work)
 
     async def _due(self, session: ReadSession) -> list[change_partitions.Partition]:
         """The partitions past retention that every follower has read."""
