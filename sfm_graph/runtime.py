@@ -6,20 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from psycopg.conninfo import make_conninfo
 
-from sfm_graph.adapters.buses.kafka import KafkaBus
-from sfm_graph.adapters.buses.redis_streams import RedisStreamsBus
-from sfm_graph.adapters.embedders.hashing import HashingEmbedder
-from sfm_graph.adapters.embedders.onnx import OnnxEmbedder
-from sfm_graph.adapters.embedders.openai import OpenAiEmbedder
-from sfm_graph.adapters.embedders.sentence_transformers import SentenceTransformersEmbedder
-from sfm_graph.adapters.models.source import ModelSource
-from sfm_graph.adapters.qdrant.opening import open_client
-from sfm_graph.adapters.rerankers.http import HttpReranker
-from sfm_graph.adapters.rerankers.onnx import OnnxReranker
+from sfm_graph import backends
 from sfm_graph.hot.cache import HotBudget, HotCache
 from sfm_graph.hot.graph.graph import HotGraph
 from sfm_graph.hot.text.index import TextIndex
-from sfm_graph.ports.embedder import Embedder
 from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.ports.reranker import Reranker
 from sfm_graph.ports.vector_index import ServedVectorIndex
@@ -55,7 +45,7 @@ from sfm_graph.services.walk_runner import WalkRunner
 from sfm_graph.services.walks import Walks
 from sfm_graph.services.whole_graph import WholeGraph
 from sfm_graph.services.windows import Windows
-from sfm_graph.settings import EmbedderKind, EventBusKind, RerankerKind, Settings
+from sfm_graph.settings import Settings
 from sfm_graph.store.change_stream import adopt
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
@@ -90,44 +80,42 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
         stack.push_async_callback(database.close)
         database.on_arrival(adopt)
         await database.open()
-        retention = Retention(database, days=settings.change_retention_days)
-        await retention.prepare()
-        embedders = await make_embedders(settings)
+        embedders = await backends.make_embedders(settings)
         stack.push_async_callback(embedders.aclose)
         whole_graph = WholeGraph()
         stack.push_async_callback(whole_graph.aclose)
-        reranker = await make_reranker(settings)
-        if reranker is not None:
-            stack.push_async_callback(reranker.aclose)
-        bus = await make_bus(settings)
-        if bus is not None:
-            stack.push_async_callback(bus.aclose)
-        vector_index = make_vector_index(settings)
-        if vector_index is not None:
-            stack.push_async_callback(vector_index.aclose)
-        services = compose(settings, database, retention, embedders, reranker, bus, whole_graph, server, vector_index)
+        reranker = await backends.make_reranker(settings)
+        bus = await backends.make_bus(settings)
+        vector_index = backends.make_vector_index(settings)
+        for plugged in (reranker, bus, vector_index):
+            if plugged is not None:
+                stack.push_async_callback(plugged.aclose)
+        services = compose(
+            settings, database, embedders, whole_graph, reranker=reranker, bus=bus, vector_index=vector_index,
+            server=server,
+        )  # fmt: skip
+        await services.retention.prepare()
         stack.push_async_callback(services.changes.aclose)
         if maintenance:
             await stack.enter_async_context(running(services.maintenance.run(), "maintenance"))
-            if services.vector_indexing is not None and settings.followers_inside:
-                await stack.enter_async_context(running(services.vector_indexing.run(), "vector indexing"))
-            if services.relay is not None and settings.followers_inside:
-                await stack.enter_async_context(running(services.relay.run(), "relay"))
+        for follower in (services.relay, services.vector_indexing):
+            if follower is not None and maintenance and settings.followers_inside:
+                await stack.enter_async_context(running(follower.run(), "follower"))
         yield services
 
 
 def compose(
     settings: Settings,
     database: Database,
-    retention: Retention,
     embedders: Embedders,
-    reranker: Reranker | None,
-    bus: EventBus | None,
     whole_graph: WholeGraph,
-    server: EmbeddedServer | None,
+    *,
+    reranker: Reranker | None = None,
+    bus: EventBus | None = None,
     vector_index: ServedVectorIndex | None = None,
+    server: EmbeddedServer | None = None,
 ) -> Services:
-    """Wire the services over an opened database."""
+    """Wire the services over an opened database, with what is plugged in."""
     budget = HotBudget(settings.hot_budget_bytes)
     hot_text: HotCache[TextIndex] = HotCache(budget)
     hot_graphs: HotCache[HotGraph] = HotCache(budget)
@@ -145,6 +133,7 @@ def compose(
     memory_writes = MemoryWrites(database, indexing, Settling(windows, linking))
     rewording = Rewording(database, indexing, windows, linking)
     links = Links(database)
+    retention = Retention(database, days=settings.change_retention_days)
     background = Maintenance(
         database,
         indexing,
@@ -192,93 +181,6 @@ def compose(
         vector_indexing=vector_indexing,
         health=Health(database, background, changes, relay, retention, server, vector_indexing),
     )
-
-
-async def make_embedders(settings: Settings) -> Embedders:
-    """The embedders that the settings name, opened. Raises SettingsError, EmbedderUnavailable."""
-    async with AsyncExitStack() as opened:
-        default = await make_embedder(settings)
-        opened.push_async_callback(default.aclose)
-        others = [await make_embedder(settings, old=True)] if settings.old_embedder else []
-        opened.pop_all()
-    return Embedders(default, [*others, HashingEmbedder()])
-
-
-async def make_embedder(settings: Settings, *, old: bool = False) -> Embedder:
-    """The embedder of new namespaces, or the one before it, opened. Raises SettingsError, EmbedderUnavailable."""
-    prefix = "old_embedding" if old else "embedding"
-    url, model, revision, api_key, dimension = (
-        getattr(settings, f"{prefix}_{name}") for name in ("url", "model", "revision", "api_key", "dimension")
-    )
-    variables = f"SFM_{prefix.upper()}"
-    source = ModelSource(
-        model or "",
-        revision,
-        allow_unpinned=settings.allow_unpinned_models,
-        model_variable=f"{variables}_MODEL",
-        revision_variable=f"{variables}_REVISION" if old else "SOMA_MODEL_REV",
-    )
-    match settings.old_embedder if old else settings.embedder:
-        case EmbedderKind.FASTEMBED:
-            return await OnnxEmbedder.open(source)
-        case EmbedderKind.SENTENCE_TRANSFORMERS:
-            return await SentenceTransformersEmbedder.open(source)
-        case EmbedderKind.OPENAI:
-            timeout_ms = settings.embedding_timeout_ms
-            return await OpenAiEmbedder.open(
-                url,
-                model,
-                revision=revision,
-                dimension=dimension,
-                api_key=api_key,
-                timeout_ms=timeout_ms,
-                key_variable=f"{variables}_API_KEY",
-            )
-        case EmbedderKind.HASHING | None:
-            return HashingEmbedder()
-
-
-async def make_bus(settings: Settings) -> EventBus | None:
-    """The event bus that the settings name, opened; it may be away. Raises SettingsError."""
-    match settings.bus:
-        case EventBusKind.NONE:
-            return None
-        case EventBusKind.KAFKA:
-            return await KafkaBus.open(settings)
-        case EventBusKind.REDIS:
-            return await RedisStreamsBus.open(settings)
-
-
-async def make_reranker(settings: Settings) -> Reranker | None:
-    """The reranker that the settings name, opened. Raises SettingsError."""
-    match settings.reranker:
-        case RerankerKind.NONE:
-            return None
-        case RerankerKind.ONNX:
-            return await OnnxReranker.open(
-                ModelSource(
-                    settings.reranker_model or "",
-                    settings.reranker_revision,
-                    allow_unpinned=settings.allow_unpinned_models,
-                    model_variable="SFM_RERANKER_MODEL",
-                    revision_variable="SFM_RERANKER_REVISION",
-                )
-            )
-        case RerankerKind.HTTP:
-            return HttpReranker.open(
-                settings.reranker_url or "", settings.reranker_model, api_key=settings.reranker_api_key
-            )
-
-
-def make_vector_index(settings: Settings) -> ServedVectorIndex | None:
-    """The vector index that the settings name, None: Postgres is its own. Raises SettingsError."""
-    if settings.qdrant_url is None and settings.qdrant_host is None:
-        return None
-    client = open_client(settings)
-    # The package is an extra: it is there when its client is.
-    from sfm_graph.adapters.qdrant.index import QdrantIndex
-
-    return QdrantIndex(client)
 
 
 def external_conninfo(url: str, settings: Settings) -> str:

@@ -23,10 +23,10 @@ from sfm_graph.adapters.embedders.hashing import HashingEmbedder
 from sfm_graph.adapters.embedders.onnx import OnnxEmbedder
 from sfm_graph.adapters.embedders.openai import OpenAiEmbedder
 from sfm_graph.adapters.models.source import ModelSource
+from sfm_graph.backends import make_embedder, make_embedders
 from sfm_graph.domain.namespace import ModelIdentity
 from sfm_graph.errors import EmbedderUnavailable, ModelMismatch, SettingsError
 from sfm_graph.ports.embedder import Embedder
-from sfm_graph.runtime import make_embedder, make_embedders
 from sfm_graph.services.embedders import Embedders
 from sfm_graph.settings import load_settings
 

@@ -67,9 +67,7 @@ async def cold_services(settings: Settings, database_dsn: str) -> Any:
         settings.model_copy(update={"hot_budget_bytes": 0}),
         database,
         Embedders(HashingEmbedder()),
-        None,
         WholeGraph(),
-        None,
     )
     await database.close()
 
@@ -277,9 +275,7 @@ async def test_given_vectors_are_searched_exactly_and_by_index_alike(services: S
             services.settings.model_copy(update={"hot_budget_bytes": 0}),
             database,
             Embedders(HashingEmbedder()),
-            None,
             WholeGraph(),
-            None,
         )
         hits = 0
         for number in range(20):

@@ -159,7 +159,7 @@ async def _composed(
     database = Database(dsn, role="sfm_service")
     await database.open()
     changed = settings.model_copy(update=changes)
-    yield compose(changed, database, Embedders(HashingEmbedder()), reranker, WholeGraph(), None)
+    yield compose(changed, database, Embedders(HashingEmbedder()), WholeGraph(), reranker=reranker)
     await database.close()
 
 

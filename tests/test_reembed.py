@@ -23,7 +23,6 @@ from sfm_graph.ports.embedder import Embedder
 from sfm_graph.runtime import compose
 from sfm_graph.services import reembed as service
 from sfm_graph.services import reembed_vectors
-from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.embedders import Embedders
 from sfm_graph.services.registry import Services
 from sfm_graph.services.whole_graph import WholeGraph
@@ -65,7 +64,7 @@ async def opened(settings: Settings, default: Embedder, *others: Embedder) -> As
     embedders, whole_graph = Embedders(default, others), WholeGraph()
     await database.open()
     try:
-        yield compose(settings, database, Retention(database, days=1), embedders, None, None, whole_graph, None)
+        yield compose(settings, database, embedders, whole_graph)
     finally:
         await whole_graph.aclose()
         await embedders.aclose()

@@ -9,9 +9,9 @@ import pytest
 from pydantic import SecretStr
 from scripted_server import Reply, ScriptedServer, scripted_server
 
+from sfm_graph.backends import make_reranker
 from sfm_graph.errors import RerankerUnavailable, SettingsError
 from sfm_graph.ports.reranker import Reranker
-from sfm_graph.runtime import make_reranker
 from sfm_graph.settings import load_settings
 
 pytest.importorskip("onnxruntime")

@@ -327,7 +327,7 @@ async def failing(settings: Settings, database_dsn: str) -> AsyncIterator[tuple[
     database = Database(database_dsn, role="sfm_service")
     await database.open()
     embedders = Embedders(embedder)
-    services = compose(settings, database, embedders, None, WholeGraph(), None)
+    services = compose(settings, database, embedders, WholeGraph())
     yield services, Windows(database, Indexing(embedders)), embedder
     await database.close()
 
@@ -420,10 +420,8 @@ async def test_a_forgotten_turn_leaves_no_trace(
 
     database = Database(database_dsn, role="sfm_service")
     await database.open()
-    cold = compose(
-        settings.model_copy(update={"hot_budget_bytes": 0}), database, Embedders(HashingEmbedder()), None,
-        WholeGraph(), None,
-    )  # fmt: skip
+    none_hot = settings.model_copy(update={"hot_budget_bytes": 0})
+    cold = compose(none_hot, database, Embedders(HashingEmbedder()), WholeGraph())
     try:
         asked = services if hot else cold
         for query in (
