@@ -13,12 +13,15 @@ import pytest
 from consumer_process import COMMAND, ConsumerProcess, Effects, install_scribe
 from kafka_broker import KafkaBroker, kafka, own_kafka
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis_server import RedisServer, redis_server
 from typer.testing import CliRunner
 
 from sfm_consumers.cli import app
 from sfm_consumers.ledger import Place
 from sfm_consumers.ledgers.sqlite import SqliteLedger
+from sfm_consumers.sources.redis_claim import RedisClaim, lease_name
+from sfm_consumers.sources.redis_client import open_redis
 from sfm_graph.adapters.buses.kafka import KafkaBus
 from sfm_graph.adapters.buses.redis_streams import RedisStreamsBus
 from sfm_graph.domain.event import Event
@@ -144,6 +147,48 @@ def started() -> Iterator[list[ConsumerProcess]]:
 
 def in_order(effects: Effects) -> bool:
     return all(sequences == sorted(sequences) for sequences in effects.by_key().values())
+
+
+async def claimed(server: RedisServer, batch: int) -> tuple[AsyncRedis, RedisClaim]:
+    client = open_redis(load_settings(redis_url=server.url))
+    await client.set(lease_name("g", "t:0"), "m")
+    return client, RedisClaim(client, "g", "m", "t", 0, first_id="0", batch=batch)
+
+
+async def entries(client: AsyncRedis, count: int, size: int) -> None:
+    async with client.pipeline(transaction=False) as pipe:
+        for number in range(count):
+            pipe.xadd("t:0", {"key": f"n/{number}", "data": b"x" * size})
+        await pipe.execute()
+
+
+async def test_redis_confirms_the_largest_batch(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        client, claim = await claimed(server, 10_000)
+        await entries(client, 9_001, 1)
+        messages = await claim.fetch()
+        assert [one.key for one in messages] == [f"n/{number}".encode() for number in range(9_001)]
+        await claim.commit(messages[-1].position)
+        assert await claim.fetch() == []
+        await client.aclose()
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_redis_is_asked_for_no_more_than_memory_takes(tmp_path: Path, again: bool) -> None:
+    with redis_server(tmp_path, appendonly="no") as server:
+        client, claim = await claimed(server, 500)
+        await entries(client, 50, 2_000_000)
+        if again:  # all of it in the hand of a process that died
+            await claim.fetch()
+            await client.xreadgroup("g", "sfm-consume", {"t:0": ">"}, count=500)
+            claim = RedisClaim(client, "g", "m", "t", 0, first_id="0", batch=500)
+        keys = []
+        while messages := await claim.fetch():
+            assert sum(len(one.value or b"") for one in messages) < 40_000_000
+            keys += [one.key for one in messages]
+            await claim.commit(messages[-1].position)
+        assert keys == [f"n/{number}".encode() for number in range(50)]
+        await client.aclose()
 
 
 def test_one_of_two_is_killed_and_every_effect_is_there_once_and_in_order(

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from scripted_source import LOG, TOPIC, ScriptedBus, ScriptedSource, event
 
-from sfm_consumers import Poison, Received, Retry
+from sfm_consumers import Options, Poison, Received, Retry, assembly
 from sfm_consumers.handling import Means
 from sfm_consumers.inspection import inspect
 from sfm_consumers.ledger import Ledger, Place
@@ -25,6 +25,7 @@ from sfm_consumers.source import Message
 from sfm_consumers.watch import Watch
 from sfm_consumers.web import serving
 from sfm_graph.errors import DatabaseUnavailable, EmbedderUnavailable, SettingsError, VersionConflict
+from sfm_graph.settings import EventBusKind, Settings, load_settings
 
 QUICK = Patience(first_pause_seconds=0.001, longest_pause_seconds=0.01, failures=3, finish_seconds=5.0)
 MAX_BYTES = 10_000
@@ -213,6 +214,41 @@ async def test_a_handler_that_hangs_is_cancelled_and_tried_again(ledger: SqliteL
     assert consumer.sequences == [1]
 
 
+async def test_a_batch_that_takes_too_long_is_handed_over_in_halves(ledger: SqliteLedger) -> None:
+    async def by_one(events: Sequence[Received]) -> None:
+        if len(events) > 3:
+            await asyncio.Event().wait()
+
+    bus, consumer = bus_of(*(event("n/1", number) for number in range(1, 21))), Recorder(by_one)
+    await run_through(bus, consumer, ledger, patience=replace(QUICK, handle_seconds=0.05))
+    assert consumer.sequences == list(range(1, 21))
+    assert bus.dead == []
+
+
+async def test_a_handler_that_is_cancelled_from_within_has_failed(ledger: SqliteLedger) -> None:
+    async def wait_for_nobody(events: Sequence[Received]) -> None:
+        if events[0].sequence == 1:
+            waited_for = asyncio.get_running_loop().create_future()
+            waited_for.cancel()
+            await waited_for
+
+    bus, consumer = bus_of(event("n/1", 1), event("n/1", 2)), Recorder(wait_for_nobody)
+    await run_through(bus, consumer, ledger)
+    assert consumer.sequences == [2]
+    assert [message.position for message, _ in bus.dead] == ["0"]
+
+
+async def test_a_partition_that_nobody_cancelled_ends_the_process(ledger: SqliteLedger) -> None:
+    class Cancelled(CrashingLedger):
+        async def last(self, topic: str, places: set[Place]) -> Mapping[Place, int]:
+            raise asyncio.CancelledError
+
+    async with running(bus_of(event("n/1", 1)), Recorder(), Cancelled(ledger)) as runner:
+        await asyncio.wait([runner.task], timeout=20)
+        with pytest.raises(RuntimeError, match="cancelled by nobody"):
+            runner.task.result()
+
+
 async def test_pauses_double_up_to_a_bound_and_wishes_are_bounded() -> None:
     patience = Patience(first_pause_seconds=1.0, longest_pause_seconds=30.0, longest_wish_seconds=600.0)
     for attempt, whole in enumerate([1, 2, 4, 8, 16, 30, 30]):
@@ -331,6 +367,11 @@ MALFORMED = {
     "an attribute that is not UTF-8": replace(GOOD, headers=(*GOOD.headers, ("ce_x", b"\xff"))),
     "an attribute too long": replace(GOOD, headers=(*GOOD.headers, ("ce_x", b"x" * 1_025))),
     "an attribute with a line break": replace(GOOD, headers=(*GOOD.headers, ("ce_x", b"a\r\nb"))),
+    "an attribute's name with a space": replace(GOOD, headers=(*GOOD.headers, ("ce_a b", b"x"))),
+    "an attribute's name with a line break": replace(GOOD, headers=(*GOOD.headers, ("ce_a\r\nb", b"x"))),
+    "an attribute's name too long": replace(GOOD, headers=(*GOOD.headers, ("ce_" + "x" * 1_025, b"x"))),
+    "an id with a space": event("n/1", 1, id=" log-1.1"),
+    "an id beyond ASCII": event("n/1", 1, id="é"),
     "headers without end": replace(GOOD, headers=GOOD.headers * 20),
 }
 
@@ -392,6 +433,14 @@ async def test_the_ends_of_namespaces_are_told_apart_in_every_partition(ledger: 
     bus, consumer = bus_of(*ends), Recorder()
     await run_through(bus, consumer, ledger)
     assert sorted(consumer.sequences) == [8, 8, 9, 9]
+
+
+async def test_the_end_of_a_namespace_on_compacted_topics_comes_in_every_partition(ledger: SqliteLedger) -> None:
+    schema = "urn:sfm-graph:event:namespace:1"
+    bus = bus_of(*(event("n/", 5, partition=number, subject="n/7", dataschema=schema) for number in range(2)))
+    consumer = Recorder()
+    await run_through(bus, consumer, ledger)
+    assert consumer.effects == [(None, 5), (None, 5)]
 
 
 async def test_memories_and_links_of_one_number_are_told_apart(ledger: SqliteLedger) -> None:
@@ -539,6 +588,26 @@ async def test_the_end_does_not_wait_for_what_is_away(ledger: SqliteLedger) -> N
         await until(lambda: consumer.calls != [])
         await runner.end()
     assert bus.confirmed == {}
+
+
+async def test_the_end_does_not_wait_for_a_consumer_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def never(settings: Settings, options: Options) -> Recorder:
+        stop.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return Recorder()
+
+    monkeypatch.setattr(assembly, "_opener", lambda name: never)
+    settings = load_settings(data_dir=tmp_path, redis_host="127.0.0.1")
+    plan = assembly.Plan("recorder", "g", EventBusKind.REDIS, {}, settings, ConsumerSettings())
+    async with asyncio.timeout(20):
+        await assembly.consume(plan, stop, lambda message: None)
+    assert cancelled.is_set()
 
 
 async def test_a_partition_that_goes_is_finished_first(ledger: SqliteLedger) -> None:

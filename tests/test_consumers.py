@@ -9,6 +9,7 @@ import random
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from sfm_consumers.effects.audit_chain import Broken
 from sfm_consumers.effects.mirror_http import Remote
 from sfm_consumers.effects.mirror_state import MirrorState
 from sfm_consumers.effects.mirror_tables import open_tables
+from sfm_graph.adapters.buses.kafka_records import without_states
 from sfm_graph.app import app_for
 from sfm_graph.domain.change import Change, Operation
 from sfm_graph.domain.event import LINK_EVENTS, MEMORY_EVENTS, Event, events_of
@@ -143,6 +145,30 @@ async def test_what_passes_is_tried_again(
     await consumer.aclose()
     assert [request.path for request in server.requests] == ["/hook", "/hook"]
     assert len({request.headers["webhook-id"] for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize("answer", [b'Content-Length: 11\r\n\r\n{"ok":true}', b"Content-Length: 0\r\n\r\n"])
+async def test_posts_share_a_connection(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError), contextlib.closing(writer):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
+                await reader.readexactly(int(length.partition(b":")[2]))
+                writer.write(b"HTTP/1.1 200 OK\r\n" + answer)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    monkeypatch.setenv("SFM_WEBHOOK_SECRET", SECRET)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        consumer = await webhook.open(SETTINGS, {"url": f"http://127.0.0.1:{port}/"})
+        await consumer.handle([change(number) for number in range(5)])
+        await consumer.aclose()
+    assert connections == 1
 
 
 async def test_what_was_delivered_is_not_sent_again_with_the_rest(
@@ -404,6 +430,28 @@ async def test_a_file_that_is_no_audit_is_left_alone(tmp_path: Path) -> None:
     for options in ({}, {"file": str(tmp_path / "no" / "folder")}, {"file": str(path), "max_bytes": "12"}):
         with pytest.raises(SettingsError):
             await audit.open(SETTINGS, options)
+
+
+async def test_an_audit_tells_what_was_truncated_from_what_was_erased(tmp_path: Path) -> None:
+    consumer = await audit.open(SETTINGS, {"file": str(tmp_path / "audit")})
+    await consumer.handle([replace(one, data=without_states(one.data)) for one in [change(5)]] + [change(6)])
+    await consumer.aclose()
+    lines = [orjson.loads(line) for line in (tmp_path / "audit").read_bytes().splitlines()]
+    assert [line.get("truncated") for line in lines] == [True, None]
+    assert audit_verify.verify_file(tmp_path / "audit").lines == 2
+
+
+@pytest.mark.parametrize("missing", ["entity", "namespace_id"])
+async def test_a_line_without_its_fields_is_none_of_an_audit(tmp_path: Path, missing: str) -> None:
+    file = tmp_path / "audit"
+    consumer = await audit.open(SETTINGS, {"file": str(file)})
+    await consumer.handle([change(5)])
+    await consumer.aclose()
+    line = orjson.loads(file.read_bytes())
+    del line[missing]
+    file.write_bytes(orjson.dumps(line) + b"\n")
+    with pytest.raises(SettingsError, match="not a line of an audit"):
+        await audit.open(SETTINGS, {"file": str(file)})
 
 
 async def test_an_audit_in_a_table(database_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -853,6 +901,43 @@ async def test_a_target_that_is_away_loses_nothing(pair: Pair) -> None:
     await opened.begin()  # what was taken in is not forgotten, even if it never came again
     await opened.aclose()
     assert await pair.equal("one") == 1
+
+
+async def test_what_is_too_large_for_the_bus_is_read_from_the_source(pair: Pair) -> None:
+    writes = pair.source.memory_writes
+    await writes.store("one", {"coordinate": [1.0, 0.0], "content": "small"})
+    opened = pair.mirror(reads=True)
+    await opened.begin()
+    await opened.handle([received(one) for one in await pair.tap.take()])
+    await writes.update("one", MemoryRef(coordinate=(1.0, 0.0)), {"payload": {"grown": True}})
+    await writes.store("one", {"coordinate": [2.0, 0.0], "content": "large at once"})
+    await writes.store("two", {"coordinate": [1.0, 0.0], "content": "large in a namespace of its own"})
+    await pair.source.links.link("one", [1.0, 0.0], [2.0, 0.0], {"type": "t"})
+    await opened.handle([truncated(one) for one in await pair.tap.take()])
+    assert await pair.equal("one") == 3
+    assert await pair.equal("two") == 1
+    await writes.forget_many("one", [MemoryRef(coordinate=(1.0, 0.0))])
+    await opened.handle([truncated(one) for one in await pair.tap.take()])
+    assert await pair.equal("one") == 1
+    await opened.aclose()
+
+
+async def test_what_is_too_large_for_the_bus_takes_nothing_away(pair: Pair) -> None:
+    writes = pair.source.memory_writes
+    await writes.store("one", {"coordinate": [1.0, 0.0], "content": "kept"})
+    opened = pair.mirror()
+    await opened.handle([received(one) for one in await pair.tap.take()])
+    await writes.update("one", MemoryRef(coordinate=(1.0, 0.0)), {"payload": {"grown": True}})
+    [one] = await pair.tap.take()
+    with pytest.raises(Poison, match="source"):
+        await opened.handle([truncated(one)])
+    assert len(await pair.rows(1, "one")) == 1
+    await opened.aclose()
+
+
+def truncated(event: Event) -> Received:
+    """As Kafka carries an event that is larger than its topic takes."""
+    return received(replace(event, data=without_states(event.data)))
 
 
 async def test_an_older_state_does_not_come_back(pair: Pair) -> None:

@@ -59,13 +59,28 @@ async def consume(plan: Plan, stop: asyncio.Event, say: Callable[[str], None]) -
         say(f"{plan.name} as {plan.group}: http://{plan.own.host}:{port}/metrics, /healthz, /readyz")
         try:
             ledger = await _open_ledger(plan, waiting, stack)
-            consumer = await waiting.persist("effect", lambda: opener(plan.settings, plan.options))
+            consumer = await waiting.persist("effect", lambda: _opened(plan, opener, stop))
         except Abandoned:
             return
         stack.push_async_callback(consumer.aclose)
         source = _source(plan, consumer, patience)
         means = Means(consumer, ledger, source.dead_letter, watch, patience, plan.own.max_event_bytes)
         await Runner(source, means).run(stop)
+
+
+async def _opened(plan: Plan, opener: Open, stop: asyncio.Event) -> Consumer:
+    """The consumer, unless the end comes first: a mirror may read its source for hours. Raises Abandoned then."""
+    opening = asyncio.ensure_future(opener(plan.settings, plan.options))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            raise Abandoned("stopped before it was open")
+        return opening.result()
+    finally:
+        for task in (opening, stopping):
+            task.cancel()
+        await asyncio.wait([opening, stopping])
 
 
 def _opener(name: str) -> Open:

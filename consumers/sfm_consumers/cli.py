@@ -119,6 +119,8 @@ def _run(plan: "Plan") -> None:
     logging.basicConfig(
         level=plan.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # It tells the URL of each request, which of webhooks is a secret at times.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     # aiokafka tells at length of what the runner says in one line.
     if plan.settings.log_level == "info":
         logging.getLogger("aiokafka").setLevel(logging.WARNING)

@@ -45,6 +45,10 @@ class _Part:
     reason: str | None = None  # why its one event goes to the dead letters
 
 
+class TooSlow(TimeoutError):
+    """A call of a handler took longer than it may."""
+
+
 class Handling:
     """What becomes of the messages of one partition, one batch at a time."""
 
@@ -108,7 +112,7 @@ class Handling:
         await self._waiting.persist("ledger", lambda: self._means.ledger.record(self._topic, handled))
 
     async def _attempt(self, part: _Part) -> None:
-        """Hand the events over until their effect is there. Raises Poison."""
+        """Hand the events over until their effect is there. Raises Poison, also for many that are too slow."""
         attempt = failures = 0
         # Halves of a batch that failed are looked through once; the single one that is left gets all its chances.
         allowed = 1 if part.suspect and len(part.events) > 1 else self._means.patience.failures
@@ -117,6 +121,10 @@ class Handling:
             if failure is None:
                 self._waiting.over("effect")
                 return
+            if isinstance(failure, TooSlow) and len(part.events) > 1:
+                # The same again would take as long again, and repeat its effects for ever.
+                log.warning("%s: %s; %d events are handed over in halves", self._topic, failure, len(part.events))
+                raise Poison(str(failure)) from failure
             reason = reason_to_wait(failure)
             if reason is None:
                 failures += 1
@@ -129,13 +137,22 @@ class Handling:
             attempt += 1
 
     async def _failure(self, part: _Part) -> Exception | None:
+        seconds = self._means.patience.handle_seconds
         try:
-            async with asyncio.timeout(self._means.patience.handle_seconds):
+            async with asyncio.timeout(seconds) as limit:
                 await self._means.consumer.handle(part.events)
         except Poison:
             raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Something that the handler waited for was cancelled; nobody cancelled this.
+            return RuntimeError("the handler was cancelled from within")
         # A handler may be anyone's code: whatever it raises must neither lose its events nor stop the others.
         except Exception as error:  # noqa: BLE001
+            if isinstance(error, TimeoutError) and limit.expired():
+                return TooSlow(f"not handled within {seconds:g} s")
             return error
         return None
 

@@ -11,6 +11,9 @@ from sfm_graph.domain.event import SCHEMA_VERSION
 _PREFIX = "ce_"
 _REQUIRED = ("specversion", "id", "source", "type", "subject", "time", "dataschema", "sequence")
 _SCHEMA = re.compile(r"urn:sfm-graph:event:(memory|link|namespace):(\d{1,9})")
+_NAMESPACE = "urn:sfm-graph:event:namespace:"
+_NAME = re.compile(r"[a-z0-9]+")
+_ID = re.compile(r"[!-~]+")
 _SEQUENCE = re.compile(r"[0-9]{1,19}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_SEQUENCE = 2**63 - 1
@@ -32,20 +35,24 @@ def inspect(message: Message, max_bytes: int) -> Received | None:
     attributes = _attributes(message)
     _check_attributes(attributes)
     _check_data(message.value)
-    return Received(message.topic, message.partition, message.position, _key(message.key), attributes, message.value)
+    # On compacted topics the end of a namespace has a key, which is the same in every partition.
+    key = None if attributes["dataschema"].startswith(_NAMESPACE) else _key(message.key)
+    return Received(message.topic, message.partition, message.position, key, attributes, message.value)
 
 
 def _attributes(message: Message) -> dict[str, str]:
     if len(message.headers) > _MAX_HEADERS:
         raise Poison(f"{len(message.headers)} headers")
     values = [(name, value) for name, value in message.headers if name.startswith(_PREFIX)]
-    if any(len(value) > _MAX_ATTRIBUTE_BYTES for _, value in values):
+    if any(len(name) + len(value) > _MAX_ATTRIBUTE_BYTES for name, value in values):
         raise Poison(f"an attribute has more than {_MAX_ATTRIBUTE_BYTES} bytes")
     try:
         found = {name.removeprefix(_PREFIX): value.decode() for name, value in values}
     except UnicodeDecodeError as error:
         raise Poison("an attribute is not UTF-8") from error
     # All at once: one by one took most of the time that an event takes.
+    if found and not _NAME.fullmatch("".join(found)):
+        raise Poison("an attribute's name is not of lower-case letters and digits")
     if _CONTROL.search("".join(found.values())):
         raise Poison("an attribute holds control characters")
     return found
@@ -59,6 +66,8 @@ def _check_attributes(attributes: dict[str, str]) -> None:
         raise Poison(f"specversion {attributes['specversion']!r} is not known")
     if not attributes["source"].startswith(SOURCE_PREFIX):
         raise Poison(f"source {attributes['source']!r} is not an sfm-graph")
+    if not _ID.fullmatch(attributes["id"]):
+        raise Poison(f"id {attributes['id']!r} is not printable ASCII without spaces")
     schema = _SCHEMA.fullmatch(attributes["dataschema"])
     if not schema or int(schema[2]) > SCHEMA_VERSION:
         raise Poison(f"dataschema {attributes['dataschema']!r} is not known to this release")

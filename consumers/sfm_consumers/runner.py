@@ -57,7 +57,7 @@ class Runner:
             return
         worker = _Worker(claim, self._means)
         self._workers[claim] = worker
-        worker.task.add_done_callback(lambda task: self._ended(claim, task))
+        worker.task.add_done_callback(lambda task: self._ended(worker, claim, task))
 
     async def lost(self, claims: Collection[Claim]) -> None:
         """As Listener says."""
@@ -81,10 +81,12 @@ class Runner:
             log.warning("%d batches abandoned at their deadline", len(late))
             await asyncio.wait(late, timeout=_END_SECONDS)
 
-    def _ended(self, claim: Claim, task: asyncio.Task[None]) -> None:
+    def _ended(self, worker: "_Worker", claim: Claim, task: asyncio.Task[None]) -> None:
         del self._workers[claim]
         self._means.watch.gone(claim)
         error = None if task.cancelled() else task.exception()
+        if task.cancelled() and not (self._draining or worker.stopping):
+            error = RuntimeError(f"{claim.topic}/{claim.partition}: cancelled by nobody")
         if error is not None and self._defect is not None and not self._defect.done():
             self._defect.set_exception(error)
 
@@ -112,6 +114,11 @@ class _Worker:
         self._handling = Handling(means, claim.topic, self._waiting)
         self._fetching = False
         self.task = asyncio.create_task(self._work(), name=f"{claim.topic}/{claim.partition}")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self._stop.is_set()
 
     def stop(self) -> None:
         """End after the batch in hand."""

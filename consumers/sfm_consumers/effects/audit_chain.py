@@ -36,6 +36,8 @@ def record_of(event: Received, received_at: str) -> dict[str, Any]:
         "log": event.log,
         "sequence": event.sequence,
         **{field: value.get(field) for field in _FIELDS},
+        # Both states are null then, as of what was erased; only this tells the two apart.
+        **({"truncated": True} if value.get("truncated") is True else {}),
     }
 
 
@@ -55,7 +57,9 @@ def parse(line: bytes) -> dict[str, Any]:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise Broken(f"not JSON: {error}") from error
-    if not isinstance(record, dict) or not {"id", "log", "sequence", "prev", "hash"} <= record.keys():
+    if not isinstance(record, dict) or not {"id", "log", "sequence", "prev", "hash", *_FIELDS} <= record.keys():
+        raise Broken("not a line of an audit")
+    if not isinstance(record["log"], str) or not isinstance(record["sequence"], int):
         raise Broken("not a line of an audit")
     if not isinstance(record["hash"], str) or len(record["hash"]) != len(FIRST) or set(record["hash"]) - _HEX:
         raise Broken("the hash is malformed")

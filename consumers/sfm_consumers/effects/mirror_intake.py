@@ -99,12 +99,22 @@ class Intake:
             self._end(db, namespace, namespace_id)
             return
         seen = _seen(value)
+        if value.get("truncated") and value["operation"] in ("create", "update"):
+            self._read_again(db, event, namespace, _era_of(db, namespace, namespace_id, seen, value))
+            return
         if seen.entity == LINK and seen.state is not None and not self._mirrors(seen.state):
             return
         era = _era_of(db, namespace, namespace_id, seen, value)
         if era is not None:
             note(db, era, seen)
             touched.add(seen.entity, era, [seen.id])
+
+    def _read_again(self, db: sqlite3.Connection, event: Received, namespace: str, era: int | None) -> None:
+        """Of an event that was too large for the bus only the source knows the state."""
+        if not self._reads:
+            raise Poison("too large for the bus: only with its `source` can the mirror read it", event)
+        if era is not None:
+            db.execute("insert or replace into loads values (?, 0)", (namespace,))
 
     def _mirrors(self, link: Mapping[str, Any]) -> bool:
         return self._made or link.get("maker") is None

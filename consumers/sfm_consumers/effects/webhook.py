@@ -21,6 +21,7 @@ from sfm_graph.settings import Settings
 BATCH_TYPE = "application/cloudevents-batch+json"
 MAX_ANSWER_BYTES = 4_096
 MAX_REASON_CHARS = 200
+SUCCESS_BODY_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 300.0
 # Ids of events that this process delivered: what a Retry of the rest brings again is not sent again.
 MAX_REMEMBERED = 10_000
@@ -114,16 +115,26 @@ class Webhook:
                 asyncio.timeout(self._timeout_seconds),
                 self._http.stream("POST", self._url, content=body, headers=headers) as response,
             ):
-                beginning = b""
-                if not response.is_success:
-                    async for chunk in response.aiter_raw(MAX_ANSWER_BYTES):
-                        beginning += chunk
-                        if len(beginning) >= MAX_ANSWER_BYTES:
-                            break
+                beginning = await _beginning(response)
                 pause = retry_after_seconds(response.headers.get("Retry-After"))
         except (httpx.HTTPError, TimeoutError) as error:
             raise Retry(f"the webhook cannot be reached: {str(error) or type(error).__name__}") from error
         return response.status_code, beginning.decode(errors="replace")[:MAX_REASON_CHARS], pause
+
+
+async def _beginning(response: httpx.Response) -> bytes:
+    """What is read to its end leaves the connection to the next POST; of a success it decides nothing."""
+    found = b""
+    try:
+        async with asyncio.timeout(SUCCESS_BODY_SECONDS if response.is_success else None):
+            async for chunk in response.aiter_raw():
+                found += chunk
+                if len(found) >= MAX_ANSWER_BYTES:
+                    break
+    except (httpx.HTTPError, TimeoutError):
+        if not response.is_success:
+            raise
+    return found[:MAX_ANSWER_BYTES]
 
 
 def header_value(value: str) -> str:

@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 _READER = "sfm-consume"
 _WAIT_MS = 1_000
 _GONE = -1
+# More than one event may have; what is waited for at most comes in far less than a command's timeout.
+_BATCH_BYTES = 16 * 1024**2
+# Lua's `unpack` takes some 8,000.
+_CONFIRMED = 1_000
 _TOO_SHORT = "SFM_REDIS_STREAM_LENGTH is too small for how far consumers fall behind"
 
 # An entry's id and its fields; None when the stream does not have it any more.
@@ -129,11 +133,10 @@ class RedisClaim:
 
     async def _read_from(self, first: str) -> Sequence[_Entry]:
         answer = await self._script(
-            READ, self.lease, self.stream, self._member, self._group, _READER, first, self._batch
-        )
-        if not answer:
-            return []
-        entries = [(entry[0].decode(), entry[1]) for entry in answer[0][1]]
+            READ, self.lease, self.stream, self._member, self._group, _READER, first, self._batch,
+            _BATCH_BYTES,
+        )  # fmt: skip
+        entries = [(entry[0].decode(), entry[1]) for entry in answer]
         if entries:
             self._seen = entries[-1][0].encode()
         return entries
@@ -159,7 +162,9 @@ class RedisClaim:
 
     async def _confirm(self, positions: Sequence[str]) -> None:
         try:
-            await self._script(CONFIRM, self.lease, self.stream, self._member, self._group, *positions)
+            for start in range(0, len(positions), _CONFIRMED):
+                some = positions[start : start + _CONFIRMED]
+                await self._script(CONFIRM, self.lease, self.stream, self._member, self._group, *some)
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
 

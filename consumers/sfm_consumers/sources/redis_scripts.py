@@ -22,10 +22,24 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """
 
-# KEYS: lease, stream. ARGV: member, group, reader, first id or '>', count. -1 without the lease.
+# KEYS: lease, stream. ARGV: member, group, reader, first id or '>', count, bytes after which no more are read. The
+# entries; -1 without the lease. By a few at a time, since an entry may have megabytes.
 READ = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-return redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', ARGV[5], 'STREAMS', KEYS[2], ARGV[4])
+local first, left, bytes, found = ARGV[4], tonumber(ARGV[5]), 0, {}
+while left > 0 and bytes < tonumber(ARGV[6]) do
+    local step = math.min(left, 8)
+    local answer = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', step, 'STREAMS', KEYS[2], first)
+    local entries = answer and answer[1][2] or {}
+    for _, entry in ipairs(entries) do
+        found[#found + 1] = entry
+        for _, field in ipairs(entry[2] or {}) do bytes = bytes + #field end
+    end
+    if #entries < step then break end
+    if first ~= '>' then first = entries[#entries][1] end
+    left = left - #entries
+end
+return found
 """
 
 # KEYS: lease, stream. ARGV: member, group, ids. -1 without the lease.
