@@ -25,7 +25,10 @@ from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
 # What runs, on a loaded machine, in seconds: for a start, and for an end in order.
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
-_OURS = ("SFM_", "KAFKA_", "REDIS_", "POSTGRES_", "QDRANT_", "SOMA_", "MEMORY_MODE", "UVICORN_")
+# Settings, and what would make each start compile all modules anew, for 4 s.
+_NOT_THEIRS = (
+    "SFM_", "KAFKA_", "REDIS_", "POSTGRES_", "QDRANT_", "SOMA_", "MEMORY_MODE", "UVICORN_", "PYTHONDONTWRITEBYTECODE"
+)  # fmt: skip
 
 
 class Victim(Protocol):
@@ -50,7 +53,7 @@ class Program:
         self.log = home / f"{name}.log"
         self._home = home
         self._command = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_THEIRS)}
         # The name of its database connections says which process holds a lock.
         self._environment = {**inherited, "PGAPPNAME": name, **environment}
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,6 +72,15 @@ class Program:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+
+    async def freeze(self, seconds: float) -> None:
+        """Stop it for a while: work piles up for it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._process.send_signal(signal.SIGCONT)
 
     async def stop(self) -> int:
         """End it in order; its exit code. Killed when it does not end."""

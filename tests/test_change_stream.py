@@ -12,7 +12,8 @@ from sfm_graph.domain.change import Operation
 from sfm_graph.domain.change_filter import change_filter
 from sfm_graph.domain.identity import Entity, MemoryRef
 from sfm_graph.errors import CursorExpired, InvalidCursor, InvalidInput, MemoryNotFound, NamespaceNotFound
-from sfm_graph.services.changes import changes as changes_module
+from sfm_graph.services.changes import reader as reader_module
+from sfm_graph.services.changes import ring as ring_module
 from sfm_graph.services.changes import tail as tail_module
 from sfm_graph.services.changes.pages import ChangePage
 from sfm_graph.services.links import LinkRequest
@@ -208,7 +209,7 @@ async def test_a_follower_catches_up_and_goes_on(services: Services) -> None:
     await _store(services, *(f"k{i}" for i in range(250)))
     async with _following(services, "beginning") as stream:
         caught_up = await _take(stream, 250)
-        assert all(len(part.changes) <= changes_module.LIVE_PAGE for part in caught_up)
+        assert all(len(part.changes) <= reader_module.LIVE_CHANGES for part in caught_up)
         await _store(services, "after")
         assert _said(await _take(stream, 1)) == [("create", "after")]
 
@@ -229,7 +230,7 @@ async def _moved(stream: AsyncGenerator[ChangePage], cursor: str) -> bool:
 
 
 async def test_a_follower_that_falls_off_the_ring_reads_the_database(services: Services, monkeypatch) -> None:
-    monkeypatch.setattr(tail_module, "RING_CHANGES", 5)
+    monkeypatch.setattr(ring_module, "MAX_CHANGES", 5)
     await _store(services, "first")
     async with _following(services) as slow, _following(services) as quick:
         await anext(slow)

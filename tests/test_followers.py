@@ -28,6 +28,7 @@ from sfm_graph.store import followers
 from sfm_graph.store.change_stream import log_of
 from sfm_graph.store.database import Database, Session
 from sfm_graph.store.embedded.site import _programs
+from sfm_graph.store.followers import Displaced
 
 
 class ScriptedBus:
@@ -120,7 +121,7 @@ async def test_a_bus_that_is_away_holds_the_place_and_slows_no_write(services: S
 async def test_batches_larger_than_one_keep_the_order_of_each_memory(
     services: Services, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "BATCH", 7)
+    monkeypatch.setattr(follower_module, "SLICE_CHANGES", 7)
     for round_ in range(5):
         await _store(services, *"abcdefgh", content=f"text {round_}")
     bus = ScriptedBus()
@@ -174,8 +175,11 @@ async def test_a_paused_relay_cannot_move_the_place_back(services: Services, dat
         await followers.begin(Session(old), key, start, epoch)
         paused = followers.Mark(Session(old), key, epoch, start)
         successor = followers.Mark(Session(new), key, epoch, start)
-        assert await successor.move(Position(Snapshot("9:9:")))
-        assert not await paused.move(Position(Snapshot("7:7:")))
+        await successor.move(Position(Snapshot("9:9:")))
+        with pytest.raises(Displaced):
+            await paused.move(Position(Snapshot("7:7:")))
+        with pytest.raises(Displaced):
+            await paused.confirm()
         assert await followers.position(Session(new), key, epoch) == Position(Snapshot("9:9:"))
 
 

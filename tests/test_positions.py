@@ -39,13 +39,11 @@ def test_a_cursor_with_a_thousand_open_transactions_is_short() -> None:
 
 
 @given(place=st.integers(0, 200), change=st.integers(1, 255))
-def test_a_tampered_cursor_is_invalid_or_of_another_log(place: int, change: int) -> None:
+def test_a_tampered_cursor_is_invalid(place: int, change: int) -> None:
     raw = bytearray(base64.urlsafe_b64decode(LOG.encode(1, HERE) + "=="))
     raw[place % len(raw)] ^= change
-    with pytest.raises((InvalidCursor, CursorExpired)) as caught:
+    with pytest.raises(InvalidCursor):
         LOG.decode(base64.urlsafe_b64encode(raw).decode().rstrip("="))
-    names_another_log = 1 <= place % len(raw) <= 8
-    assert isinstance(caught.value, CursorExpired) == names_another_log
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "now!", "ä", "A" * (MAX_CHARS + 1), "AAAA", "====", "\x00"])
@@ -56,7 +54,7 @@ def test_what_was_never_a_cursor_is_invalid(cursor: str) -> None:
 
 @given(text=st.text(max_size=200))
 def test_no_text_breaks_the_reader(text: str) -> None:
-    with pytest.raises((InvalidCursor, CursorExpired)):
+    with pytest.raises(InvalidCursor):
         LOG.decode(text)
 
 

@@ -28,6 +28,7 @@ ACROSS_NAMESPACES = {
     "vector_heads",
     "vector_ranges",
     "change_log_settle",
+    "change_log_unread",
     "vector_index_lag",
     "change_partition_last",
     "changes_new_everywhere",

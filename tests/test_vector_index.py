@@ -4,8 +4,11 @@ import asyncio
 import os
 import random
 import ssl
+import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import certifi
@@ -15,9 +18,9 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 from pydantic import SecretStr
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 
-from sfm_graph import runtime
+from sfm_graph import backends
 from sfm_graph.adapters.qdrant import index as adapter
 from sfm_graph.adapters.qdrant.index import QdrantIndex
 from sfm_graph.adapters.qdrant.opening import client_arguments, open_client
@@ -28,7 +31,7 @@ from sfm_graph.domain.recall import Candidates
 from sfm_graph.errors import SettingsError, VectorIndexUnavailable
 from sfm_graph.ports.vector_index import Collection, Near, Points
 from sfm_graph.runtime import open_runtime
-from sfm_graph.services import vector_indexing, vector_search
+from sfm_graph.services import index_guard, vector_indexing, vector_search
 from sfm_graph.services.registry import Services
 from sfm_graph.services.vector_indexing import VectorIndexing
 from sfm_graph.services.vector_search import IndexSearch, PostgresSearch, VectorSearch, WriteSearch
@@ -121,7 +124,7 @@ class Rig:
                 # A delta that was left in the middle ends before what was written since.
                 at_end = part.complete and mark.position.until is None
                 await self.indexing.handle(found, part.changes)
-                assert await mark.move(mark.position.after(part))
+                await mark.move(mark.position.after(part))
 
     def expected(self, vector: Floats, count: int, allowed: Ints | None = None) -> list[int]:
         kept = set(self.stored) if allowed is None else set(self.stored) & set(allowed.tolist())
@@ -163,6 +166,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_indexing, "UPLOADED", 9)
     monkeypatch.setattr(adapter, "SCROLLED", 7)
     monkeypatch.setattr(vector_search, "LEAST", 12)
+    monkeypatch.setattr(index_guard, "REFUSING_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -618,10 +622,146 @@ async def test_memories_that_a_graph_cannot_reach_are_found(indexed_rig: Rig) ->
     assert (await rig.nearest(vector, 10)).ids.tolist() == rig.expected(vector, 10)
 
 
+async def test_a_hanging_index_leaves_half_of_the_connections(
+    indexed_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_guard, "REFUSING_SECONDS", 60.0)
+    monkeypatch.setattr(index_guard, "SEARCH_SECONDS", 5.0)
+    monkeypatch.setattr(index_guard, "TURN_SECONDS", 0.05)
+    rig, index = indexed_rig, _index(indexed_rig)
+    await rig.put(_ids(30), _unit(30))
+    await rig.indexed()
+    rig.search = IndexSearch(index, at_once=3)  # type: ignore[arg-type]
+    hanging = 0
+
+    async def hang(name: str) -> None:
+        nonlocal hanging
+        hanging += 1
+        await asyncio.sleep(DEADLINE)
+
+    index.before = hang
+    searches = [asyncio.create_task(rig.nearest(_unit(1)[0], 5)) for _ in range(30)]
+    async with asyncio.timeout(DEADLINE):
+        refused = list(islice(asyncio.as_completed(searches), 27))
+        for one in refused:
+            with pytest.raises(VectorIndexUnavailable, match="too many"):
+                await one
+        assert hanging == 3
+        async with rig.database.read() as session:
+            await session.one("change_log_state")
+        ended = await asyncio.gather(*searches, return_exceptions=True)
+    assert {type(one) for one in ended} == {VectorIndexUnavailable}
+    # It is left alone for a while.
+    with pytest.raises(VectorIndexUnavailable, match="no answer within"):
+        await rig.nearest(_unit(1)[0], 5)
+    assert hanging == 3
+
+
+async def test_a_search_after_the_pause_asks_again(indexed_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, index, vector = indexed_rig, _index(indexed_rig), _unit(1, seed=3)[0]
+    await rig.put(_ids(30), _unit(30))
+    await rig.indexed()
+    monkeypatch.setattr(index_guard, "REFUSING_SECONDS", 60.0)
+    index.fails = lambda name: True
+    for _ in range(3):
+        with pytest.raises(VectorIndexUnavailable, match="away"):
+            await rig.nearest(vector, 5)
+    assert index.calls.count("nearest") == 1
+    index.fails = lambda name: False
+    now = time.monotonic()
+    monkeypatch.setattr(index_guard.time, "monotonic", lambda: now + 61.0)
+    assert (await rig.nearest(vector, 5)).ids.tolist() == rig.expected(vector, 5)
+
+
+async def _emptied(rig: Rig) -> Collection:
+    """The collection, with its alias, without a point."""
+    async with rig.database.read() as session:
+        log = await log_of(session)
+    [collection] = await _index(rig).index.collections(log.id)
+    assert rig.client is not None
+    everything = models.FilterSelector(filter=models.Filter())
+    await rig.client.delete(adapter._name(collection), everything, wait=True)
+    return collection
+
+
+async def test_a_collection_that_lost_its_points_hides_nothing(
+    indexed_rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig, vector = indexed_rig, _unit(1, seed=3)[0]
+    await rig.put(_ids(100), _unit(100))
+    await rig.put(_ids(3), _unit(3, seed=8), part=-1)
+    await rig.indexed()
+    for windows in (False, True):
+        # What was believed before the loss is not any more.
+        assert len((await rig.nearest(vector, 200, windows=windows)).ids) == (3 if windows else 100)
+    await _emptied(rig)
+    for _ in range(2):
+        assert (await rig.nearest(vector, 10)).ids.tolist() == rig.expected(vector, 10)
+        assert len((await rig.nearest(vector, 10, windows=True)).ids) == 3
+        assert (await rig.nearest(vector, 10, _ids(60))).ids.tolist() == rig.expected(vector, 10, _ids(60))
+    assert len([one for one in caplog.records if "points were lost" in one.getMessage()]) == 1
+
+
+async def test_few_memories_are_looked_for_in_postgres_once(
+    indexed_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, index, vector = indexed_rig, _index(indexed_rig), _unit(1, seed=3)[0]
+    await rig.put(_ids(30), _unit(30))
+    await rig.put(_ids(2), _unit(2, seed=8), part=-1)
+    await rig.indexed()
+    scans = 0
+    dense_of = dense.dense
+
+    async def counted(*arguments: Any, **options: Any) -> Candidates:
+        nonlocal scans
+        scans += 1
+        return await dense_of(*arguments, **options)
+
+    monkeypatch.setattr(dense, "dense", counted)
+    for _ in range(4):
+        assert len((await rig.nearest(vector, 10, windows=True)).ids) == 2
+    assert scans == 1
+    assert index.calls.count("nearest") == 2 + 3
+
+
+async def test_points_of_others_are_passed_over(indexed_rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig, vector = indexed_rig, _unit(1, seed=3)[0]
+    await rig.put(_ids(100), _unit(100))
+    await rig.indexed()
+    async with rig.database.read() as session:
+        log = await log_of(session)
+    [collection] = await _index(rig).index.collections(log.id)
+    tenant = {"tenant": str(rig.namespace_id)}
+    payloads: list[dict[str, Any]] = [
+        {**tenant}, {**tenant, "memory_id": "x"}, {**tenant, "memory_id": True}, {**tenant, "memory_id": 2**63},
+        {**tenant, "memory_id": -1}, {}, {"tenant": "all", "memory_id": 3}, {"tenant": "9999999999", "memory_id": 3},
+        {"tenant": 7, "memory_id": 3},
+    ]  # fmt: skip
+    # Between, behind and above the numbers of rows, and under names that are none.
+    ids: list[Any] = [*range(500_000, 500_000 + len(payloads) - 2), 2**64 - 1, str(uuid.uuid4())]
+    points = [
+        models.PointStruct(id=one, vector=vector.tolist(), payload=payload)
+        for one, payload in zip(ids, payloads, strict=True)
+    ]
+    assert rig.client is not None
+    await rig.client.upsert(adapter._name(collection), points, wait=True)
+    assert (await rig.nearest(vector, 10)).ids.tolist() == rig.expected(vector, 10)
+    await rig.put(_ids(70, 1_000_000), _unit(70, seed=2))
+    await rig.indexed()
+    strangers = Points(_ids(60, 9_000_000), np.ones(60, np.int64), _ids(60, 5_000_000), np.zeros(60, np.bool_))
+    await _index(rig).index.put(collection, strangers, _unit(60))
+    assert rig.indexing is not None
+    # A sweep comes to what is behind the foreign ones.
+    await rig.indexing.load()
+    await _assert_equal(rig)
+    assert (await rig.nearest(vector, 10)).ids.tolist() == rig.expected(vector, 10)
+    assert len([one for one in caplog.records if "did not make" in one.getMessage()]) == 1
+
+
 async def test_recall_with_the_indexer_in_the_service(
     settings: Settings, local: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "open_client", lambda settings: local)
+    monkeypatch.setattr(backends, "open_client", lambda settings: local)
     # No namespace fits into memory, so every vector is searched in Qdrant.
     chosen = settings.model_copy(update={"qdrant_url": "http://qdrant.test", "hot_budget_bytes": 0})
     async with open_runtime(chosen, maintenance=True) as services:
@@ -735,6 +875,11 @@ def _hang(request: httpx.Request) -> httpx.Response:
         lambda request: httpx.Response(429, headers={"Retry-After": "soon"}, json={"status": {"error": "slowly"}}),
         lambda request: httpx.Response(200, text="<html>"),
         lambda request: httpx.Response(200, json={"result": 7}),
+        lambda request: httpx.Response(200, json={"result": None}),
+        lambda request: httpx.Response(200, json={}),
+        lambda request: httpx.Response(200, json=[]),
+        lambda request: httpx.Response(200, content=b"\xff\xfe"),
+        lambda request: httpx.Response(204),
         _refuse,
         _hang,
     ],

@@ -13,7 +13,7 @@ from sfm_consumers.handling import Means
 from sfm_consumers.ledger import Ledger
 from sfm_consumers.retrying import Patience
 from sfm_consumers.runner import Runner
-from sfm_consumers.settings import ConsumerSettings
+from sfm_consumers.settings import POSTGRES, ConsumerSettings, postgres_url
 from sfm_consumers.source import Source
 from sfm_consumers.waiting import Abandoned, Waiting
 from sfm_consumers.watch import Watch
@@ -22,7 +22,6 @@ from sfm_graph.errors import DatabaseUnavailable, SettingsError
 from sfm_graph.settings import EventBusKind, Settings
 
 ENTRY_POINTS = "sfm_consumers.consumers"
-_POSTGRES = ("postgresql://", "postgres://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +95,10 @@ def _opener(name: str) -> Open:
 
 async def _open_ledger(plan: Plan, waiting: Waiting, stack: AsyncExitStack) -> Ledger:
     where = plan.own.ledger.get_secret_value() if plan.own.ledger else ""
-    if where.startswith(_POSTGRES):
+    if where.startswith(POSTGRES):
         from sfm_consumers.ledgers.postgres import PostgresLedger
 
-        shared = PostgresLedger(where, plan.group)
+        shared = PostgresLedger(postgres_url("SFM_CONSUMER_LEDGER", where), plan.group)
         stack.push_async_callback(shared.aclose)
         await waiting.persist("ledger", shared.open)
         return shared

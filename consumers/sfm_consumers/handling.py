@@ -12,6 +12,7 @@ from sfm_consumers.inspection import inspect
 from sfm_consumers.ledger import Ledger, fresh_of, handled_by, place_of
 from sfm_consumers.retrying import Patience, reason_to_wait
 from sfm_consumers.source import Message
+from sfm_consumers.text import printable
 from sfm_consumers.waiting import Waiting
 from sfm_consumers.watch import Watch
 
@@ -157,8 +158,9 @@ class Handling:
         return None
 
     async def _bury(self, message: Message, reason: str) -> None:
+        reason = printable(reason[:_MAX_REASON_CHARS])
         headers = {
-            "dlq_reason": reason[:_MAX_REASON_CHARS],
+            "dlq_reason": reason,
             "dlq_consumer": self._means.consumer.name,
             "dlq_topic": message.topic,
             "dlq_partition": str(message.partition),

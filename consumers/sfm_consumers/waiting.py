@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sfm_consumers.retrying import MAY_PASS, Patience, reason_to_wait
+from sfm_consumers.text import printable
 from sfm_consumers.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Waiting:
 
     async def pause(self, part: str, reason: str, attempt: int, wish: float | None = None) -> None:
         """Wait before the next attempt; `part` is not ready meanwhile. Raises Abandoned."""
-        seconds = self._patience.pause(attempt, wish)
+        seconds, reason = self._patience.pause(attempt, wish), printable(reason)
         self._parts.add(part)
         if self._topic is not None:
             self._watch.retry(self._topic)

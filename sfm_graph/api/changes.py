@@ -6,6 +6,7 @@ import orjson
 
 from sfm_graph.domain.change_filter import ChangeFilter
 from sfm_graph.errors import NamespaceNotFound
+from sfm_graph.services.changes.changes import FROM_NOW
 from sfm_graph.services.changes.pages import ChangePage, StreamedChange
 from sfm_graph.services.registry import Services
 
@@ -31,10 +32,15 @@ def change_json(one: StreamedChange) -> bytes:
 async def followed(
     services: Services, namespace: str, after: str | None, wanted: ChangeFilter
 ) -> tuple[ChangePage, AsyncGenerator[ChangePage]]:
-    """The first page of a stream, which comes at once, and the rest, which the caller closes.
+    """The first page of a stream, which comes at once, and the rest, which the caller closes. From `now` on the first
+    page has no changes, but the cursor of now.
 
     Raises NamespaceNotFound, InvalidCursor, CursorExpired, MemoryNotFound, Unavailable.
     """
+    if after in (None, FROM_NOW):
+        async with services.views.open() as view:
+            now = await services.changes.page(view, namespace, FROM_NOW, wanted, 1)
+        return now, services.changes.follow(namespace, now.cursor, wanted)
     pages = services.changes.follow(namespace, after, wanted)
     first = await anext(pages, None)
     if first is None:

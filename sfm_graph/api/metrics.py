@@ -94,7 +94,7 @@ class _Gauges(Collector):
             "sfm_relay_lag_seconds", "Age of the oldest change that is not on the bus yet", labels=["shard"]
         )
         for shard in self._services.health.relay():
-            if shard.active:
+            if shard.active or shard.problem is not None:
                 lag.add_metric([str(shard.shard)], shard.lag_seconds)
         yield lag
 

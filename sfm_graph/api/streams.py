@@ -11,6 +11,8 @@ from sfm_graph.errors import SubscriberTooSlow, Unavailable
 
 # How long the last words to a client may take that does not read, or when the service stops.
 FAREWELL_SECONDS = 2.0
+# How soon a task that does not end is cancelled again.
+AGAIN_SECONDS = 1.0
 
 
 class Streams:
@@ -79,6 +81,10 @@ async def taken(sending: Awaitable[None], seconds: float) -> None:
 
 async def settled(*tasks: asyncio.Task[None]) -> None:
     """Cancel tasks and wait for their ends."""
-    for task in tasks:
-        task.cancel()
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        # Once more when something on its way has swallowed that: `asyncio.wait_for` of Python 3.11 does now and then.
+        _, running = await asyncio.wait(running, timeout=AGAIN_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -50,6 +50,11 @@ class Change:
             return self.namespace
         return encode_global_id(self.entity, self.namespace, self.entity_id)
 
+    @property
+    def chars(self) -> int:
+        """The length of its states."""
+        return len(self.before_json or "") + len(self.after_json or "")
+
     def before(self) -> dict[str, Any] | None:
         """The state that this change replaced."""
         return orjson.loads(self.before_json) if self.before_json else None

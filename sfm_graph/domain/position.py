@@ -21,6 +21,8 @@ from sfm_graph.errors import CursorExpired, InvalidCursor
 MAX_CHARS = 65_536
 _VERSION = 1
 _MAC_BYTES = 16
+# Tells a damaged cursor from one of another log, whose signature cannot be checked.
+_CHECKSUM_BYTES = 4
 _LOG_BYTES = 8
 
 
@@ -32,11 +34,11 @@ class Position:
     until: Snapshot | None = None
     last_id: int = 0
 
-    def after(self, page: "Slice") -> "Position":
+    def after(self, part: "Slice") -> "Position":
         """The place behind a slice that was read from here."""
-        if page.complete:
-            return Position(page.until)
-        return Position(self.seen, page.until, page.changes[-1].id if page.changes else self.last_id)
+        if part.complete:
+            return Position(part.until)
+        return Position(self.seen, part.until, part.changes[-1].id if part.changes else self.last_id)
 
     def within(self, until: Snapshot, last_id: int) -> "Position":
         """The place behind one change of a delta that goes up to `until`."""
@@ -69,6 +71,10 @@ class ChangeLog:
         """Whether everything that a snapshot has not seen is still there."""
         return seen.covers(self.pruned_xid)
 
+    def serves(self, before: "ChangeLog", seen: Snapshot) -> bool:
+        """Whether a reader that began with the log as it was `before` can go on behind a snapshot."""
+        return self.epoch == before.epoch and self.keeps(seen)
+
     @property
     def beginning(self) -> Position:
         """The place before all that is surely still there."""
@@ -81,6 +87,7 @@ class ChangeLog:
         body += _varint(namespace_id) + _varint(position.last_id) + _varint(len(parts))
         for snapshot in parts:
             body += _packed(snapshot)
+        body += _checksum(body)
         return base64.urlsafe_b64encode(bytes(body) + self._mac(body)).decode().rstrip("=")
 
     def decode(self, cursor: str) -> tuple[int, Position]:
@@ -88,14 +95,15 @@ class ChangeLog:
         cursor of another log or of changes that are gone."""
         raw = _raw(cursor)
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        if len(body) <= 1 + _LOG_BYTES or body[0] != _VERSION:
+        place, checksum = body[:-_CHECKSUM_BYTES], body[-_CHECKSUM_BYTES:]
+        if len(place) <= 1 + _LOG_BYTES or place[0] != _VERSION or checksum != _checksum(place):
             raise InvalidCursor(_DAMAGED)
-        if body[1 : 1 + _LOG_BYTES] != self.epoch.bytes[:_LOG_BYTES]:
-            # Whoever signed it had another key, or the log was restored: what came after it is not known here.
+        if place[1 : 1 + _LOG_BYTES] != self.epoch.bytes[:_LOG_BYTES]:
+            # Whoever signed it may have had another key: what came after it is not known here.
             raise expired("the cursor belongs to another change log")
         if not hmac.compare_digest(mac, self._mac(body)):
             raise InvalidCursor(_DAMAGED)
-        namespace_id, position = _unpacked(body[1 + _LOG_BYTES :])
+        namespace_id, position = _unpacked(place[1 + _LOG_BYTES :])
         if not self.keeps(position.seen):
             raise expired("the changes after this cursor are no longer kept")
         return namespace_id, position
@@ -120,6 +128,10 @@ def _raw(cursor: str) -> bytes:
         return base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error) as error:
         raise InvalidCursor(_DAMAGED) from error
+
+
+def _checksum(body: bytes | bytearray) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
 
 
 def _varint(number: int) -> bytes:

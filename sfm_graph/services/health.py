@@ -110,5 +110,5 @@ def _relay(shards: Sequence[Progress]) -> dict[str, Any]:
     return {
         **state,
         "shards": len(active),
-        "lag_seconds": round(max((one.lag_seconds for one in active), default=0), 3),
+        "lag_seconds": round(max(one.lag_seconds for one in shards), 3),
     }

@@ -69,8 +69,9 @@ class FreshGraphs:
         False also after a change of something else, and while a transaction runs that is older than the newest
         change: then a view finds out.
         """
+        arrivals = self._database.arrivals
         row = await self._database.single("newest_change_by_name", name=namespace)
-        if row is None or row[0] != namespace_id:
+        if row is None or row[0] != namespace_id or self._database.arrivals != arrivals:
             return False
         newest, pruned = row[2:]
         if not (version.snapshot.covers(newest) and version.snapshot.covers(pruned)):

@@ -11,6 +11,8 @@ from sfm_graph.domain.namespace import StoredModel
 from sfm_graph.domain.recall import Candidates
 from sfm_graph.errors import VectorIndexUnavailable
 from sfm_graph.ports.vector_index import Collection, Ints, Near, VectorIndex
+from sfm_graph.services.index_beliefs import Beliefs, Few
+from sfm_graph.services.index_guard import GuardedIndex
 from sfm_graph.store import dense, vector_points
 from sfm_graph.store.database import Session
 
@@ -29,6 +31,8 @@ MAX_POINTS = 3_200
 TOLERANCE = 1e-5
 # How long a write that could not ask the index does not try again.
 COOL_DOWN_SECONDS = 10.0
+# How many searches, each of which holds a connection to the database, may wait for the index at once.
+AT_ONCE = 4
 
 
 class VectorSearch(Protocol):
@@ -63,29 +67,37 @@ class IndexSearch:
     """Candidates from the index; Postgres says which of them exist, are valid and allowed, and how near they are.
 
     Memories whose changes the index may not have read are all candidates. When those are too many, or the index has
-    never been loaded, Postgres answers alone, and health says so. An index that is away is an error: scans instead of
+    never been loaded, Postgres answers alone, and health says so; also when the index names fewer memories than one
+    asks for, unless Postgres had no more either a minute ago. An index that is away is an error: scans instead of
     it would bring the database down too.
+
+    `at_once`: how many searches may wait for it at a time, fewer than the pool has connections.
     """
 
-    def __init__(self, index: VectorIndex) -> None:
-        self._index = index
+    def __init__(self, index: VectorIndex, *, at_once: int = AT_ONCE) -> None:
+        self._index = GuardedIndex(index, at_once)
         self._postgres = PostgresSearch()
+        self._beliefs = Beliefs()
 
     async def nearest(
         self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
         allowed: Ints | None, *, windows: bool = False,
     ) -> Candidates:  # fmt: skip
         """As the protocol says; a memory that is changed while it runs may be missing."""
+        search = None
         if allowed is None or len(allowed) > dense.EXACT_FILTERED:
             place = await vector_points.place(session, namespace_id)
             unread = await _unread(session, namespace_id, place)
             if unread is not None:
                 collection = Collection(place.log.id, model.id, model.identity.dimension)
                 search = _Search(self._index, session, namespace_id, collection, vector, windows)
-                found = await search.run(count, allowed, unread)
+                found = await search.run(count, allowed, unread, self._beliefs)
                 if found is not None:
                     return found
-        return await self._postgres.nearest(session, namespace_id, model, vector, count, allowed, windows=windows)
+        answer = await self._postgres.nearest(session, namespace_id, model, vector, count, allowed, windows=windows)
+        if search is not None and search.few is not None:
+            self._beliefs.learn(search.scope, search.few, answer, whole=allowed is None)
+        return answer
 
 
 async def _unread(session: Session, namespace_id: int, place: vector_points.Place) -> Ints | None:
@@ -100,7 +112,7 @@ class _Search:
     """One search, in rounds that ask the index for more and more."""
 
     def __init__(
-        self, index: VectorIndex, session: Session, namespace_id: int, collection: Collection, vector: Vector,
+        self, index: GuardedIndex, session: Session, namespace_id: int, collection: Collection, vector: Vector,
         windows: bool,
     ) -> None:  # fmt: skip
         self._index = index
@@ -109,9 +121,12 @@ class _Search:
         self._collection = collection
         self._vector = vector
         self._windows = windows
+        self.scope = (collection, namespace_id, windows)
+        # What the index has, when it was asked for all and that is fewer than one wants.
+        self.few: Few | None = None
 
-    async def run(self, count: int, allowed: Ints | None, unread: Ints) -> Candidates | None:
-        """None when the index is not ready, or brings too little of what the filter keeps."""
+    async def run(self, count: int, allowed: Ints | None, unread: Ints, beliefs: Beliefs) -> Candidates | None:
+        """None when the index is not ready, brings too little of what the filter keeps, or may have lost points."""
         limit, exact = max(SPARE * count, LEAST), False
         while True:
             near = await self._index.nearest(
@@ -123,8 +138,11 @@ class _Search:
             if allowed is not None:
                 ids = np.intersect1d(ids, allowed, assume_unique=True)
             best = await self._judged(ids, count)
-            if _is_settled(near, best, count, exact):
+            if _is_settled(near, best, count):
                 return best
+            if near.all_of_them and (exact or beliefs.holds(self.scope, len(near.memory_ids))):
+                self.few = Few(len(near.memory_ids), len(best.ids))
+                return best if beliefs.holds(self.scope, self.few.points) else None
             if near.all_of_them:
                 # A graph may have lost its way to the last of them: they are counted out.
                 exact = True
@@ -140,11 +158,9 @@ class _Search:
         )
 
 
-def _is_settled(near: Near, best: Candidates, count: int, exact: bool) -> bool:
+def _is_settled(near: Near, best: Candidates, count: int) -> bool:
     """Whether no point that the index has not named can be among the best."""
-    if near.all_of_them:
-        return exact or len(best.ids) == count
-    return len(best.ids) == count and best.scores[-1] > near.scores[-1] + TOLERANCE
+    return len(best.ids) == count and (near.all_of_them or best.scores[-1] > near.scores[-1] + TOLERANCE)
 
 
 def _is_whole(near: Near, best: Candidates, count: int) -> bool:

@@ -12,18 +12,22 @@ from sfm_graph.store.rows import change_from_row
 
 log = logging.getLogger(__name__)
 
+# How many changes readers take at once.
+SLICE_CHANGES = 1_000
 # Stored bytes of states in one slice; a single change may be larger.
 SLICE_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose changes are read: those of one namespace, or of all namespaces of a shard (`namespace_id` None).
+    """Whose changes are read: those of one namespace, or of all namespaces of a shard (`namespace_id` None), of these
+    only the `wanted` ones when there are such.
 
     `reindex`: also changes of search columns alone, which only indexes follow; never in a namespace's own stream.
     """
 
     namespace_id: int | None = None
+    wanted: tuple[int, ...] | None = None
     shard: int = 0
     shards: int = 1
     reindex: bool = False
@@ -37,7 +41,8 @@ class Scope:
         """The values that name it."""
         if self.namespace_id is not None:
             return {"namespace_id": self.namespace_id}
-        return {"shard": self.shard, "shards": self.shards, "reindex": self.reindex}
+        wanted = None if self.wanted is None else list(self.wanted)
+        return {"shard": self.shard, "shards": self.shards, "reindex": self.reindex, "wanted": wanted}
 
 
 async def read_slice(session: ReadSession, scope: Scope, position: Position, limit: int) -> Slice:
@@ -89,5 +94,6 @@ async def adopt(session: WriteSession, origin: str) -> None:
     await session.run("change_log_adopt", origin=origin)
     if known:
         log.warning("the change log goes on in another database: older cursors have expired")
+        await session.run("change_log_unread")
         await session.run("change_log_settle")
         await session.run("followers_adopt")

@@ -161,9 +161,12 @@ class Database:
         (origin,) = await Session(connection).one("database_origin")
         if origin is None or origin == self._origin:
             return
+        # A restored log may have to be rewritten.
+        await connection.execute("set statement_timeout = 0")
         async with connection.transaction():
             for prepare in self._on_arrival:
                 await prepare(WriteSession(connection), origin)
+        await self._set_timeout(connection)
         self._origin = origin
         self.arrivals += 1
 
@@ -172,6 +175,10 @@ class Database:
 
     async def open(self) -> None:
         """Connect. Raises DatabaseUnavailable."""
+        if self._on_arrival:
+            # What is done on arrival may take longer than the pool would wait for its first connections.
+            async with self.dedicated():
+                pass
         with translated():
             await self._pool.open(wait=True, timeout=30)
 

@@ -4,9 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sfm_graph.domain.position import Position
+from sfm_graph.domain.position import ChangeLog, Position
 from sfm_graph.domain.snapshot import Snapshot
-from sfm_graph.store.database import Session
+from sfm_graph.errors import Unavailable
+from sfm_graph.store.database import Session, WriteSession
+
+
+class Displaced(Unavailable):
+    """A shard's position was moved by another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,8 @@ class Mark:
     epoch: UUID
     position: Position
 
-    async def move(self, position: Position) -> bool:
-        """Store a position. False: another process has stored one since; nothing is changed."""
+    async def move(self, position: Position) -> None:
+        """Store a position. Raises Displaced when another process has stored one since; nothing is changed then."""
         before = self.position
         row = await self.session.row(
             "follower_move", epoch=self.epoch, seen=position.seen.text,
@@ -52,9 +57,13 @@ class Mark:
             from_last_id=before.last_id, **self.key.parameters,
         )  # fmt: skip
         if row is None:
-            return False
+            raise Displaced("another process reads this shard now")
         self.position = position
-        return True
+
+    async def confirm(self) -> None:
+        """Raises Displaced or DatabaseUnavailable when the position is not this process's any more."""
+        if await position(self.session, self.key, self.epoch) != self.position:
+            raise Displaced("another process reads this shard now")
 
 
 async def position(session: Session, key: Key, epoch: UUID) -> Position | None:
@@ -71,9 +80,20 @@ async def begin(session: Session, key: Key, start: Position, epoch: UUID) -> Non
     )  # fmt: skip
 
 
-async def of_name(session: Session, name: str, epoch: UUID) -> list[StoredPosition]:
-    """The shards of a follower, cut in whatever number."""
-    return [one for one in await everyone(session) if one.key.name == name and one.epoch == epoch]
+async def cut(session: WriteSession, key: Key, log: ChangeLog) -> None:
+    """Give all shards of a follower's cut their first position: of another cut the one that was furthest behind, else
+    the beginning. The other cut is forgotten; nothing that it has not read is."""
+    await session.run("followers_cut", name=key.name)
+    shards = [one for one in await everyone(session) if one.key.name == key.name and one.epoch == log.epoch]
+    if any(one.key == key for one in shards):
+        return
+    start = log.beginning
+    for number, one in enumerate(shards):
+        if number == 0 or one.position.seen.precedes(start.seen):
+            start = Position(one.position.seen)
+    await session.run("followers_drop", name=key.name)
+    for shard in range(key.shards):
+        await begin(session, Key(key.name, key.shards, shard), start, log.epoch)
 
 
 async def everyone(session: Session) -> list[StoredPosition]:
@@ -82,11 +102,6 @@ async def everyone(session: Session) -> list[StoredPosition]:
         StoredPosition(Key(name, shards, shard), _position(seen, until, last_id), epoch, moved_at)
         for name, shards, shard, seen, until, last_id, epoch, moved_at in await session.rows("followers")
     ]
-
-
-async def drop_other_cuts(session: Session, key: Key) -> None:
-    """Forget positions of the same follower cut into another number of shards, which nobody moves any more."""
-    await session.run("followers_drop_others", name=key.name, shards=key.shards)
 
 
 async def drop(session: Session, name: str) -> int:

@@ -27,11 +27,16 @@ CHANGE_COLUMNS = (
     "s.id, s.xid::text::bigint, coalesce(n.name, s.before ->> 'name', ''), s.namespace_id, s.entity, s.entity_id, "
     "s.operation, s.at, s.before::text, s.after::text, s.found"
 )
-# Stored bytes of the states of all rows before one.
-BYTES_AHEAD = (
-    "sum(coalesce(pg_column_size(f.before), 0) + coalesce(pg_column_size(f.after), 0)) "
-    "over (order by f.id rows between unbounded preceding and 1 preceding)"
-)
+CHANGE_FIELDS = "c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after"
+# The rows of a common table `slice` by id, how many it `found`, cut where the states before have taken `bytes`.
+# States are stored as they are, so that their stored size is their size.
+SLICE_ROWS = f"""select {CHANGE_COLUMNS} from (
+    select f.*, count(*) over () as found,
+           sum(coalesce(pg_column_size(f.before), 0) + coalesce(pg_column_size(f.after), 0))
+               over (order by f.id rows between unbounded preceding and 1 preceding) as ahead
+    from slice f) s
+left join namespaces n on n.id = s.namespace_id
+where coalesce(s.ahead, 0) < %(bytes)s order by s.id"""  # noqa: S608 - of constants
 
 
 def memory_from_row(namespace: str, row: Sequence[Any]) -> Memory:

@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import LiteralString
 
-from sfm_graph.store.rows import BYTES_AHEAD, CHANGE_COLUMNS, LINK_COLUMNS, MEMORY_COLUMNS
+from sfm_graph.store.rows import CHANGE_FIELDS, LINK_COLUMNS, MEMORY_COLUMNS, SLICE_ROWS
 
 _COLUMNS = {
     "{memory_columns}": MEMORY_COLUMNS,
     "{link_columns}": LINK_COLUMNS,
-    "{change_columns}": CHANGE_COLUMNS,
-    "{bytes_ahead}": BYTES_AHEAD,
+    "{change_fields}": CHANGE_FIELDS,
+    "{slice_rows}": SLICE_ROWS,
 }
 
 

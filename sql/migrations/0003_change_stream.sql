@@ -15,6 +15,8 @@ create table changes (
     before        jsonb,
     after         jsonb
 ) partition by range (at);
+-- States as they are: a page is bounded by their size, and most are too short to be made shorter.
+alter table changes alter column before set storage external, alter column after set storage external;
 -- What became visible since a snapshot, and pages of a delta too large for one.
 create index changes_visible on changes (namespace_id, xid);
 create index changes_order on changes (namespace_id, id);
@@ -23,6 +25,11 @@ create index changes_visible_everywhere on changes ((xid::text::bigint));
 create index changes_order_everywhere on changes ((id + 0));
 -- One memory's or link's history.
 create index changes_entity on changes (namespace_id, entity, entity_id, id);
+-- The links that ever touched a memory, which is erased with them.
+create index changes_link_source on changes (namespace_id, ((coalesce(after, before) ->> 'source_id')::bigint))
+    where entity = 'link';
+create index changes_link_target on changes (namespace_id, ((coalesce(after, before) ->> 'target_id')::bigint))
+    where entity = 'link';
 
 -- Partitions, without a gap, up to `until`; each as wide as `width`. What there is already is left as it is.
 create function add_change_partitions(width interval, until timestamptz) returns void language plpgsql as $$
@@ -40,7 +47,7 @@ begin
             execute format('create table changes_first partition of changes for values from (minvalue) to (%L)',
                            date_trunc('day', now()) + interval '1 day');
         else
-            execute format('create table %I (like changes including defaults including constraints including indexes)',
+            execute format('create table %I (like changes including defaults including constraints including indexes including storage)',
                            'changes_' || to_char(first_at at time zone 'UTC', 'YYYYMMDD_HH24MI'));
             -- Attaching waits for no reader or writer, as making one in place would.
             execute format('alter table changes attach partition %I for values from (%L) to (%L)',
@@ -49,7 +56,8 @@ begin
         end if;
     end loop;
 end $$;
-select add_change_partitions(interval '5 days', now());
+-- Rows of a clock that was ahead want partitions as well.
+select add_change_partitions(interval '5 days', greatest(now(), (select max(at) from changes_before)) + interval '1 day');
 insert into changes (id, namespace_id, xid, at, entity, entity_id, operation, before, after)
 select id, namespace_id, xid, at, entity, entity_id, operation, before, after from changes_before;
 select setval('change_ids', greatest((select max(id) from changes_before), 1));

@@ -20,11 +20,20 @@ select l.epoch, l.origin from change_log l for update;
 
 -- name: change_log_adopt
 -- The log goes on in another database: no cursor of before is good here.
-update change_log set epoch = case when origin = '' then epoch else gen_random_uuid() end, origin = %(origin)s;
+update change_log set epoch = case when origin = '' then epoch else gen_random_uuid() end,
+    pruned_xid = case when origin = '' then pruned_xid else '0' end, origin = %(origin)s;
+
+-- name: change_log_unread
+-- What relays have not passed on becomes visible to them anew, with this transaction.
+update changes c set xid = pg_current_xact_id() from followers f
+where f.name like 'relay:%%'
+  and (c.xid::text::bigint >= pg_snapshot_xmax(f.seen)::text::bigint
+       or c.xid::text::bigint = any (array(select pg_snapshot_xip(f.seen)::text::bigint)))
+  and not (f.until is not null and pg_visible_in_snapshot(c.xid, f.until) and c.id <= f.last_id);
 
 -- name: change_log_settle
--- Transactions of another database mean nothing here: their changes are older than every cursor.
-update changes set xid = '3' where xid <> '3';
+-- Transactions that are still to come here were those of another server: their changes are older than every cursor.
+update changes set xid = '3' where xid::text::bigint > pg_current_xact_id()::text::bigint;
 
 -- name: change_log_prune
 -- From now on no reader that has not seen these transactions is served.
@@ -41,27 +50,23 @@ where i.inhparent = 'changes'::regclass order by until;
 
 -- name: change_partition_last
 -- The latest transaction with a change from before a moment.
-select max(c.xid)::text::bigint from changes c where c.at < %(until)s;
+select max(c.xid::text::bigint) from changes c where c.at < %(until)s;
 
 -- name: changes_new
 -- What became visible in a namespace since a snapshot, by id: all of it when there are no more than `limit` rows, as
 -- `found` says; cut where states before it have taken `bytes`.
-with fresh as materialized (
-    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
-    from changes c
+with slice as materialized (
+    select {change_fields} from changes c
     where c.namespace_id = %(namespace_id)s and c.operation <> 'reindex'
       and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
            or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))))
     limit %(limit)s
 )
-select {change_columns} from (
-    select f.*, count(*) over () as found, {bytes_ahead} as ahead from fresh f) s
-left join namespaces n on n.id = s.namespace_id
-where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+{slice_rows};
 
 -- name: changes_least
 -- The first id of what became visible in a namespace since a snapshot.
-select min(c.id + 0) from changes c
+select min(c.id * 1) from changes c
 where c.namespace_id = %(namespace_id)s
   and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
        or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
@@ -69,56 +74,46 @@ where c.namespace_id = %(namespace_id)s
 -- name: changes_between
 -- What became visible in a namespace between two snapshots, by id from after `last_id`; as above.
 with slice as materialized (
-    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
-    from changes c
+    select {change_fields} from changes c
     where c.namespace_id = %(namespace_id)s and c.id > %(last_id)s and c.operation <> 'reindex'
       and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
            or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))))
       and pg_visible_in_snapshot(c.xid, %(until)s::pg_snapshot)
     order by c.id limit %(limit)s
 )
-select {change_columns} from (
-    select f.*, count(*) over () as found, {bytes_ahead} as ahead from slice f) s
-left join namespaces n on n.id = s.namespace_id
-where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+{slice_rows};
 
 -- name: changes_new_everywhere
 -- As `changes_new` in all namespaces of a shard.
-with fresh as materialized (
-    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
-    from changes c
+with slice as materialized (
+    select {change_fields} from changes c
     where (c.operation <> 'reindex' or %(reindex)s) and mod(c.namespace_id, %(shards)s) = %(shard)s
+      and (%(wanted)s::integer[] is null or c.namespace_id = any (%(wanted)s::integer[]))
       and (c.xid::text::bigint >= pg_snapshot_xmax(%(since)s::pg_snapshot)::text::bigint
            or c.xid::text::bigint = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot)::text::bigint)))
     limit %(limit)s
 )
-select {change_columns} from (
-    select f.*, count(*) over () as found, {bytes_ahead} as ahead from fresh f) s
-left join namespaces n on n.id = s.namespace_id
-where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+{slice_rows};
 
 -- name: changes_least_everywhere
 -- As `changes_least` in all namespaces.
-select min(c.id + 0) from changes c
+select min(c.id) from changes c
 where (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
        or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
 
 -- name: changes_between_everywhere
 -- As `changes_between` in all namespaces of a shard.
 with slice as materialized (
-    select c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after
-    from changes c
+    select {change_fields} from changes c
     where c.id + 0 > %(last_id)s and (c.operation <> 'reindex' or %(reindex)s)
       and mod(c.namespace_id, %(shards)s) = %(shard)s
+      and (%(wanted)s::integer[] is null or c.namespace_id = any (%(wanted)s::integer[]))
       and (c.xid::text::bigint >= pg_snapshot_xmax(%(since)s::pg_snapshot)::text::bigint
            or c.xid::text::bigint = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot)::text::bigint)))
       and pg_visible_in_snapshot(c.xid, %(until)s::pg_snapshot)
     order by c.id + 0 limit %(limit)s
 )
-select {change_columns} from (
-    select f.*, count(*) over () as found, {bytes_ahead} as ahead from slice f) s
-left join namespaces n on n.id = s.namespace_id
-where coalesce(s.ahead, 0) < %(bytes)s order by s.id;
+{slice_rows};
 
 -- name: follower_lock
 -- One process reads for a follower's shard, as long as its connection lives.
@@ -153,12 +148,12 @@ order by f.name, f.shards, f.shard;
 -- Forget a follower, so that the log is no longer kept for it.
 delete from followers where name = %(name)s returning shard;
 
--- name: followers_drop_others
--- Forget where a follower stood that was cut into another number of shards, and has not been since an hour.
-delete from followers where name = %(name)s and shards <> %(shards)s and moved_at < now() - interval '1 hour';
-
 -- name: followers_adopt
--- After a restore, relays go on with what is written from now on; an index elsewhere is of the old log, and is loaded
--- anew where it has no place. This transaction logs nothing, so that its own snapshot is good as a place.
+-- After a restore, relays go on here: with what they had not read, which is of this transaction now, and what comes. The
+-- snapshot does not see this transaction. An index elsewhere is of the old log: without a place it is loaded anew.
 update followers set seen = pg_current_snapshot(), until = null, last_id = 0, epoch = (select l.epoch from change_log l)
 where name like 'relay:%%';
+
+-- name: followers_cut
+-- One process at a time decides where the shards of a follower begin.
+select pg_advisory_xact_lock(hashtext('cut'), hashtext(%(name)s));

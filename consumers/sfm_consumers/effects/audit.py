@@ -9,6 +9,7 @@ from sfm_consumers.effects.audit_chain import Broken
 from sfm_consumers.effects.audit_file import AuditFile
 from sfm_consumers.effects.audit_table import AuditTable
 from sfm_consumers.effects.options import Given
+from sfm_consumers.settings import postgres_url
 from sfm_graph.errors import SettingsError
 from sfm_graph.settings import Settings
 
@@ -27,9 +28,7 @@ async def open(settings: Settings, options: Options) -> Consumer:
     remembered = given.integer("remember", 200_000, low=1, high=10**8)
     topics = given.topics()
     if dsn is not None:
-        if not dsn.startswith(("postgresql://", "postgres://")):
-            raise SettingsError("SFM_AUDIT_POSTGRES_URL must begin with postgresql://")
-        table = AuditTable(dsn, timeout)
+        table = AuditTable(postgres_url("SFM_AUDIT_POSTGRES_URL", dsn), timeout)
         await table.open()
         return TableAudit(table, topics)
     written = AuditFile(Path(str(file)), max_bytes=max_bytes, remembered=remembered)

@@ -22,15 +22,22 @@ create table if not exists sfm_audit (
     entity_id     bigint not null,
     operation     text collate "C" not null,
     before        jsonb,
-    after         jsonb
+    after         jsonb,
+    truncated     boolean not null default false
 )"""
 _CREATE_INDEX = "create index if not exists sfm_audit_entity on sfm_audit (namespace, entity, entity_id, sequence)"
 _INSERT = """
-insert into sfm_audit (id, log, sequence, at, namespace, namespace_id, entity, entity_id, operation, before, after)
+insert into sfm_audit (id, log, sequence, at, namespace, namespace_id, entity, entity_id, operation, before, after,
+                       truncated)
 values (%(id)s, %(log)s, %(sequence)s, %(at)s, %(namespace)s, %(namespace_id)s, %(entity)s, %(entity_id)s,
-        %(operation)s, %(before)s::jsonb, %(after)s::jsonb)
+        %(operation)s, %(before)s::jsonb, %(after)s::jsonb, %(truncated)s)
 on conflict (id) do nothing"""
-_EXISTS = "select to_regclass('sfm_audit') is not null"
+# Of a table that an earlier release made.
+_ADD_TRUNCATED = "alter table sfm_audit add column if not exists truncated boolean not null default false"
+_EXISTS = """
+select to_regclass('sfm_audit') is not null,
+       exists (select from pg_attribute where attrelid = to_regclass('sfm_audit') and attname = 'truncated'
+               and not attisdropped)"""
 
 
 class AuditTable:
@@ -47,11 +54,13 @@ class AuditTable:
         await self._pool.open()
         try:
             async with self._pool.connection() as connection:
-                found = await (await connection.execute(_EXISTS)).fetchone()
+                there, complete = await (await connection.execute(_EXISTS)).fetchone() or (False, False)
                 # A role that may only insert need not be allowed to create.
-                if not (found and found[0]):
+                if not there:
                     await connection.execute(_CREATE)
                     await connection.execute(_CREATE_INDEX)
+                elif not complete:
+                    await connection.execute(_ADD_TRUNCATED)
         except (psycopg.Error, PoolTimeout) as error:
             await self._pool.close()
             raise Retry(f"the audit's database refuses: {error}") from error
@@ -60,6 +69,7 @@ class AuditTable:
         """Insert what is not there yet; committed when this returns. Raises Poison for what no row holds."""
         rows = [record_of(event, "") for event in events]
         for row in rows:
+            row.setdefault("truncated", False)
             for state in ("before", "after"):
                 row[state] = None if row[state] is None else orjson.dumps(row[state]).decode()
         try:

@@ -12,7 +12,8 @@ from sfm_consumers.contract import Consumer, Options, Poison, Received, Retry
 from sfm_consumers.effects import mirror_source
 from sfm_consumers.effects.mirror_http import Refused, Remote
 from sfm_consumers.effects.mirror_intake import Intake
-from sfm_consumers.effects.mirror_state import MirrorState, Touched
+from sfm_consumers.effects.mirror_rows import Cut, Touched
+from sfm_consumers.effects.mirror_state import MirrorState
 from sfm_consumers.effects.mirror_tables import open_tables
 from sfm_consumers.effects.mirror_target import MirrorTarget
 from sfm_consumers.effects.mirror_writing import RefusedRow, Writing
@@ -108,7 +109,9 @@ class Mirror:
         async with self._turn:
             touched = await asyncio.to_thread(self._intake.events, events)
             refused = await self._writing.write(touched)
-            to_read = await asyncio.to_thread(self._intake.to_read) if self._source else []
+        for one in touched.cut.values():
+            refused += await self._read_one(one)
+        to_read = await asyncio.to_thread(self._intake.to_read) if self._source else []
         if to_read:
             await self._read_on()
         _raise(refused, events)
@@ -121,6 +124,20 @@ class Mirror:
         for remote in self._remotes:
             await remote.aclose()
         await asyncio.to_thread(self._state.close)
+
+    async def _read_one(self, cut: Cut) -> list[RefusedRow]:
+        """Take in what the source has of one memory or link now, unless its namespace has ended; what the target
+        refuses of it."""
+        assert self._source is not None  # noqa: S101 asked for with a source alone
+        try:
+            page = await mirror_source.one(self._source, cut.global_id)
+        except Refused as error:
+            log.warning("%s cannot be read by itself, so all of %s is: %s", cut.global_id, cut.namespace, error)
+            await asyncio.to_thread(self._intake.ask_for, [cut.namespace], again=True)
+            return []
+        async with self._turn:
+            touched = await asyncio.to_thread(self._intake.page, cut.era, page, again=False)
+            return [] if touched is None else await self._writing.write(touched)
 
     async def _read_on(self) -> None:
         """Wait for the reading of the source. It goes on when the one who waits is told to stop."""

@@ -8,11 +8,10 @@ import httpx
 import orjson
 
 from sfm_consumers.contract import Retry
-from sfm_consumers.effects.webhook import retry_after_seconds
+from sfm_consumers.effects.http_answers import passes, retry_after_seconds
+from sfm_consumers.text import printable
 
 MAX_ANSWER_BYTES = 256 * 1024**2
-# A wrong address or a missing right concerns every event: one waits until somebody mends it.
-_WAITED_FOR = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
 _PASSING_CODES = frozenset(
     {"internal_error", "unavailable", "database_unavailable", "overloaded", "embedder_unavailable"}
 )
@@ -98,11 +97,11 @@ async def _parsed(answer: bytes) -> dict[str, Any] | None:
 
 
 def _failure(response: httpx.Response, problem: dict[str, Any] | None) -> Retry | Refused:
-    code = str((problem or {}).get("code", ""))
-    message = str((problem or {}).get("detail", ""))[:200] or f"status {response.status_code}"
+    code = printable(str((problem or {}).get("code", ""))[:200])
+    message = printable(str((problem or {}).get("detail", ""))[:200]) or f"status {response.status_code}"
     status = response.status_code
     known = status == 404 and code in _CODES_OF_404
-    if not known and (status in _WAITED_FOR or status < 400 or status >= 500):
+    if not known and passes(status):
         pause = retry_after_seconds(response.headers.get("Retry-After"))
         return Retry(f"{response.url} answered {status}: {message}", pause)
     return Refused(code or str(status), message)
@@ -112,4 +111,5 @@ def _of_error(errors: Any) -> tuple[str, str]:
     first = errors[0] if isinstance(errors, list) and isinstance(errors[0], dict) else {}
     extensions = first.get("extensions")
     code = extensions.get("code") if isinstance(extensions, dict) else None
-    return str(code or "graphql_invalid"), str(first.get("message", "an error without a message"))[:200]
+    message = str(first.get("message", "an error without a message"))
+    return printable(str(code or "graphql_invalid")[:200]), printable(message[:200])

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sfm_consumers.contract import Poison, Received, Retry
+from sfm_consumers.effects.mirror_noting import note
+from sfm_consumers.effects.mirror_rows import LINK, MEMORY, Cut, Seen, Touched
 from sfm_consumers.effects.mirror_source import SourcePage
-from sfm_consumers.effects.mirror_state import LINK, MEMORY, MirrorState, Seen, Touched, note
+from sfm_consumers.effects.mirror_state import MirrorState
 
 
 class Restored(Retry):
@@ -27,7 +29,10 @@ class Intake:
         self._reads = reads
 
     def events(self, events: Sequence[Received]) -> Touched:
-        """Take events into the tables, all or none. Raises Poison for one that is malformed, Restored."""
+        """Take events into the tables, all or none. Raises Poison for one that is malformed, Restored.
+
+        Of those that were too large for the bus the states are still to be read: `cut`.
+        """
         touched = Touched()
         with self._state.transaction() as db:
             for event in events:
@@ -100,7 +105,11 @@ class Intake:
             return
         seen = _seen(value)
         if value.get("truncated") and value["operation"] in ("create", "update"):
-            self._read_again(db, event, namespace, _era_of(db, namespace, namespace_id, seen, value))
+            if not self._reads:
+                raise Poison("too large for the bus: only with its `source` can the mirror read it", event)
+            era = _era_of(db, namespace, namespace_id, seen, value)
+            if era is not None:
+                touched.cut[seen.entity, seen.id] = Cut(era, namespace, str(value["id"]))
             return
         if seen.entity == LINK and seen.state is not None and not self._mirrors(seen.state):
             return
@@ -108,13 +117,6 @@ class Intake:
         if era is not None:
             note(db, era, seen)
             touched.add(seen.entity, era, [seen.id])
-
-    def _read_again(self, db: sqlite3.Connection, event: Received, namespace: str, era: int | None) -> None:
-        """Of an event that was too large for the bus only the source knows the state."""
-        if not self._reads:
-            raise Poison("too large for the bus: only with its `source` can the mirror read it", event)
-        if era is not None:
-            db.execute("insert or replace into loads values (?, 0)", (namespace,))
 
     def _mirrors(self, link: Mapping[str, Any]) -> bool:
         return self._made or link.get("maker") is None

@@ -12,6 +12,7 @@ from sfm_graph.errors import InvalidInput
 
 State = dict[str, Any]
 PAGE = 50
+_MEMORY = "id key coordinate kind title content payload importance version validFrom validTo"
 _LINK = "id type weight properties version maker validFrom validTo source { id } target { id }"
 _LINKS = f"pageInfo {{ hasNextPage endCursor }} edges {{ node {{ {_LINK} }} }}"
 _PAGE = f"""
@@ -19,7 +20,7 @@ query MirrorPage($namespace: String!, $first: Int!, $after: String) {{
   memories(namespace: $namespace, first: $first, after: $after) {{
     pageInfo {{ hasNextPage endCursor }}
     edges {{ node {{
-      id key coordinate kind title content payload importance version validFrom validTo
+      {_MEMORY}
       links(direction: OUT, first: 100) {{ {_LINKS} }}
     }} }}
   }}
@@ -28,6 +29,9 @@ _MORE_LINKS = f"""
 query MirrorLinks($id: ID!, $after: String!) {{
   node(id: $id) {{ ... on Memory {{ links(direction: OUT, first: 100, after: $after) {{ {_LINKS} }} }} }}
 }}"""
+
+_ONE = f"""
+query MirrorOne($id: ID!) {{ node(id: $id) {{ __typename ... on Memory {{ {_MEMORY} }} ... on Link {{ {_LINK} }} }} }}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,14 @@ async def pages(remote: Remote, namespace: str) -> AsyncIterator[SourcePage]:
         if not found["pageInfo"]["hasNextPage"]:
             return
         after = found["pageInfo"]["endCursor"]
+
+
+async def one(remote: Remote, global_id: str) -> SourcePage:
+    """A memory without its links, or a link; nothing when it does not exist. Raises Retry, Refused."""
+    node = (await remote.graphql(_ONE, id=global_id))["node"]
+    if node is None:
+        return SourcePage()
+    return SourcePage(links=[_link(node)]) if node["__typename"] == "Link" else SourcePage([_memory(node)])
 
 
 def row_id(global_id: str) -> int:

@@ -9,7 +9,8 @@ import orjson
 
 from sfm_consumers.contract import Retry
 from sfm_consumers.effects.mirror_http import Refused, Remote
-from sfm_consumers.effects.mirror_state import MEMORY_FIELDS, Row
+from sfm_consumers.effects.mirror_rows import MEMORY_FIELDS, Row
+from sfm_consumers.text import printable
 
 CHUNK = 500
 # Well below the least that SFM_MAX_BODY_BYTES is set to in practice; one memory with its payload has at most 2 MB.
@@ -109,7 +110,7 @@ class MirrorTarget:
 
 
 def _sort(rows: Sequence[Row], failed: Sequence[Mapping[str, Any]], ids: Sequence[str], outcome: Outcome) -> None:
-    reasons = {int(one["index"]): f"{one['code']}: {one['message']}" for one in failed}
+    reasons = {int(one["index"]): printable(f"{one['code']}: {one['message']}") for one in failed}
     stored = [row for place, row in enumerate(rows) if place not in reasons]
     if len(stored) != len(ids):
         raise Retry(f"the target answered with {len(ids)} ids for {len(stored)} rows")

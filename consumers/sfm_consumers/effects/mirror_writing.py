@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sfm_consumers.effects.mirror_state import LINK, MEMORY, MirrorState, Row, Touched
+from sfm_consumers.effects.mirror_rows import LINK, MEMORY, Row, Touched
+from sfm_consumers.effects.mirror_state import MirrorState
 from sfm_consumers.effects.mirror_target import CHUNK, MirrorTarget
 
 # Of ids at a time: bounds how many bodies are in memory.

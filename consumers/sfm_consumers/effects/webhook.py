@@ -5,15 +5,16 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import httpx
 import orjson
 
 from sfm_consumers.contract import Consumer, Options, Poison, Received, Retry
+from sfm_consumers.effects.http_answers import MAX_PAUSE_SECONDS, passes, retry_after_seconds
 from sfm_consumers.effects.options import Given
 from sfm_consumers.effects.webhook_signature import secret_keys, signature
+from sfm_consumers.text import printable
 from sfm_graph.domain.event import CONTENT_TYPE
 from sfm_graph.errors import SettingsError
 from sfm_graph.settings import Settings
@@ -22,11 +23,8 @@ BATCH_TYPE = "application/cloudevents-batch+json"
 MAX_ANSWER_BYTES = 4_096
 MAX_REASON_CHARS = 200
 SUCCESS_BODY_SECONDS = 1.0
-MAX_PAUSE_SECONDS = 300.0
 # Ids of events that this process delivered: what a Retry of the rest brings again is not sent again.
 MAX_REMEMBERED = 10_000
-# What passes by itself, or once somebody mends the address: no property of the event.
-_RETRIED = frozenset({408, 425, 429})
 _GONE = 410
 _KNOWN = {"url", "allow_http", "batch", "timeout_ms", "topics"}
 
@@ -119,7 +117,7 @@ class Webhook:
                 pause = retry_after_seconds(response.headers.get("Retry-After"))
         except (httpx.HTTPError, TimeoutError) as error:
             raise Retry(f"the webhook cannot be reached: {str(error) or type(error).__name__}") from error
-        return response.status_code, beginning.decode(errors="replace")[:MAX_REASON_CHARS], pause
+        return response.status_code, printable(beginning.decode(errors="replace")[:MAX_REASON_CHARS]), pause
 
 
 async def _beginning(response: httpx.Response) -> bytes:
@@ -142,25 +140,11 @@ def header_value(value: str) -> str:
     return quote(value, safe="!#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
-def retry_after_seconds(value: str | None) -> float | None:
-    """The pause that `Retry-After` asks for, in seconds or as a date, at most 300; None when it is neither."""
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        # Of a number of a thousand digits the first ones say enough.
-        return min(float(value[:9]), MAX_PAUSE_SECONDS)
-    try:
-        until = parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(until - time.time(), 0.0), MAX_PAUSE_SECONDS)
-
-
 def _failure(status: int, answer: str, pause: float | None, event: Received | None) -> Poison | Retry:
     reason = f"the webhook answered {status}: {answer}"
     if status == _GONE:
         return Retry(f"{reason} (gone: nothing is sent until it answers otherwise)", MAX_PAUSE_SECONDS)
-    if status in _RETRIED or status < 400 or status >= 500:
+    if passes(status):
         return Retry(reason, pause)
     return Poison(reason, event)
 

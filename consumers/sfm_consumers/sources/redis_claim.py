@@ -95,7 +95,8 @@ class RedisClaim:
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
         self._warn_of_trimmed(stream, group)
-        behind = group["lag"]
+        # Redis before 7 does not tell it.
+        behind = group.get("lag")
         return None if behind is None else int(behind) + int(group["pending"])
 
     async def _group_info(self) -> dict[str, Any] | None:
@@ -103,9 +104,10 @@ class RedisClaim:
         return next((group for group in groups if group["name"] == self._group.encode()), None)
 
     def _warn_of_trimmed(self, stream: dict[str, Any], group: dict[str, Any]) -> None:
-        if group["entries-read"] is None:
+        read, added = group.get("entries-read"), stream.get("entries-added")
+        if read is None or added is None:
             return
-        trimmed = stream["entries-added"] - stream["length"] - group["entries-read"]
+        trimmed = added - stream["length"] - read
         if trimmed > self._trimmed:
             self._trimmed = trimmed
             log.error("%s: %d entries went before %s read them: %s", self.stream, trimmed, self._group, _TOO_SHORT)

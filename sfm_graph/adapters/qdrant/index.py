@@ -1,8 +1,10 @@
 """A collection for each model, a tenant for each namespace and kind of vector."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from sfm_graph.errors import VectorIndexUnavailable
 from sfm_graph.ports.vector_index import Collection, Ints, Near, Points
 
+log = logging.getLogger(__name__)
+
 MEMORY, TENANT = "memory_id", "tenant"
 # As of pgvector's indexes (store/vector_indexes.py).
 LINKS_PER_ROW = 24
@@ -21,7 +25,12 @@ CANDIDATES = 128
 LEAST_SEARCHED = 150
 WRITE_SECONDS = 60
 SCROLLED = 1_000
-_NAME = re.compile(r"sfm_([0-9a-f]+)_(\d+)_(\d+)")
+_NAME = re.compile(r"sfm_([0-9a-f]+)_(\d+)_(\d+)", re.ASCII)
+_TENANT = re.compile(r"(\d{1,10})(w?)", re.ASCII)
+# What Postgres's integers and bigints hold.
+_MAX_NAMESPACE, _MAX_ID = 2**31 - 1, 2**63 - 1
+# Of no memory: stands for what a foreign point is about.
+_NOTHING = 0
 
 
 class QdrantIndex:
@@ -29,6 +38,7 @@ class QdrantIndex:
 
     def __init__(self, client: AsyncQdrantClient) -> None:
         self._client = client
+        self._told = False
 
     async def nearest(
         self, collection: Collection, namespace_id: int, vector: NDArray[np.float32], limit: int, *,
@@ -51,8 +61,10 @@ class QdrantIndex:
         except _Missing:
             return None
         found = answer.points
+        memory_ids = [_whole((point.payload or {}).get(MEMORY), _MAX_ID) for point in found]
+        self._tell_of_foreign(memory_ids.count(None))
         return Near(
-            np.array([(point.payload or {})[MEMORY] for point in found], np.int64),
+            np.array([_NOTHING if one is None else one for one in memory_ids], np.int64),
             np.array([point.score for point in found], np.float64),
             len(found) < limit,
         )
@@ -148,16 +160,26 @@ class QdrantIndex:
         """As the port says."""
         wanted = models.MatchAny(any=memory_ids.tolist())
         where = models.Filter(must=[models.FieldCondition(key=MEMORY, match=wanted)])
-        found, after = await self._scroll(collection, where, 0, SCROLLED)
-        while after is not None:
-            more, after = await self._scroll(collection, where, after, SCROLLED)
-            found += more
-        return _points(found)
+        return await self._all(collection, where, 0, None)
 
     async def page(self, collection: Collection, after: int, limit: int) -> Points:
         """As the port says."""
-        found, _ = await self._scroll(collection, None, after + 1, limit)
-        return _points(found)
+        return await self._all(collection, None, after + 1, limit)
+
+    async def _all(
+        self, collection: Collection, where: models.Filter | None, first: int, limit: int | None
+    ) -> Points:
+        """The points that this service made, the first `limit` of them; those between them that others made do not
+        count."""
+        rows: list[_Row] = []
+        place: int | None = first
+        while place is not None and (limit is None or len(rows) < limit):
+            wanted = SCROLLED if limit is None else limit - len(rows)
+            found, place = await self._scroll(collection, where, place, wanted)
+            own = [row for row in map(_row, found) if row is not None]
+            self._tell_of_foreign(len(found) - len(own))
+            rows += own
+        return _points(rows)
 
     async def _scroll(
         self, collection: Collection, where: models.Filter | None, first: int, limit: int
@@ -167,7 +189,13 @@ class QdrantIndex:
                 _name(collection), scroll_filter=where, limit=limit, offset=first, with_payload=True,
                 timeout=WRITE_SECONDS,
             )  # fmt: skip
-        return found, None if after is None else int(str(after))
+        # Points with UUIDs come behind all that have numbers, and none of them is ours.
+        return found, after if isinstance(after, int) and after > first else None
+
+    def _tell_of_foreign(self, count: int) -> None:
+        if count and not self._told:
+            self._told = True
+            log.warning("Qdrant has points in this service's collections that it did not make; they are passed over")
 
 
 class _Missing(VectorIndexUnavailable):
@@ -179,8 +207,9 @@ def _translated() -> Iterator[None]:
     """Wrap the client's errors at the border."""
     try:
         yield
-    except (ApiException, QdrantException, ValueError, RuntimeError) as exc:
-        # The client's local mode says it with a ValueError, and that it is closed with a RuntimeError.
+    except (ApiException, QdrantException, ValueError, RuntimeError, AssertionError) as exc:
+        # The client's local mode says it with a ValueError, and that it is closed with a RuntimeError. An answer
+        # without a result fails an assertion of the client's.
         if isinstance(exc, UnexpectedResponse) and exc.status_code == 404:
             raise _Missing("Qdrant does not have the collection") from exc
         if isinstance(exc, ValueError) and str(exc).endswith("not found"):
@@ -215,12 +244,30 @@ def _where(field: str, value: str) -> models.Filter:
     return models.Filter(must=[models.FieldCondition(key=field, match=models.MatchValue(value=value))])
 
 
-def _points(records: list[models.Record]) -> Points:
-    payloads = [record.payload or {} for record in records]
-    tenants = [str(payload[TENANT]) for payload in payloads]
+_Row = tuple[int, int, int, bool]
+
+
+def _whole(value: object, largest: int) -> int | None:
+    """A row's id; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= largest else None
+
+
+def _row(record: models.Record) -> _Row | None:
+    """A point as a row: id, namespace, memory, whether of a window; None for one that this service did not make."""
+    payload: dict[str, Any] = record.payload or {}
+    tenant = payload.get(TENANT)
+    match = _TENANT.fullmatch(tenant) if isinstance(tenant, str) else None
+    id_, memory_id = _whole(record.id, _MAX_ID), _whole(payload.get(MEMORY), _MAX_ID)
+    if match is None or id_ is None or memory_id is None or int(match[1]) > _MAX_NAMESPACE:
+        return None
+    return id_, int(match[1]), memory_id, bool(match[2])
+
+
+def _points(rows: list[_Row]) -> Points:
+    ids, namespace_ids, memory_ids, windows = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Points(
-        np.array([int(record.id) for record in records], np.int64),
-        np.array([int(tenant.removesuffix("w")) for tenant in tenants], np.int64),
-        np.array([payload[MEMORY] for payload in payloads], np.int64),
-        np.array([tenant.endswith("w") for tenant in tenants], np.bool_),
+        np.array(ids, np.int64),
+        np.array(namespace_ids, np.int64),
+        np.array(memory_ids, np.int64),
+        np.array(windows, np.bool_),
     )

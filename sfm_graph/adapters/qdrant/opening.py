@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A search that takes longer is not worth waiting for; writes say how long they may take.
+# Writes say how long they may take, and searches are not waited for so long (services/index_guard.py).
 TIMEOUT_SECONDS = 5
 CONNECTIONS = 32
 EXTRA = "Qdrant needs one more package: pip install 'sfm-graph[qdrant]'"

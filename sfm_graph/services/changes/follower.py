@@ -9,21 +9,23 @@ from datetime import UTC, datetime
 
 from sfm_graph.domain.change import Change
 from sfm_graph.domain.position import ChangeLog, Position, Slice
-from sfm_graph.errors import SfmError, Unavailable
+from sfm_graph.errors import SfmError
 from sfm_graph.services.changes.ticker import Ticker
-from sfm_graph.services.tasks import ended, heed_cancellation
+from sfm_graph.services.tasks import ended, heed_cancellation, kept_running
 from sfm_graph.store import followers
-from sfm_graph.store.change_stream import Scope, log_of, read_slice
+from sfm_graph.store.change_stream import SLICE_CHANGES, Scope, log_of, read_slice
 from sfm_graph.store.database import Database, Session
+from sfm_graph.store.followers import Displaced
 
 log = logging.getLogger(__name__)
 
 Handle = Callable[[ChangeLog, Sequence[Change]], Awaitable[None]]
 Begin = Callable[[], Awaitable[Position]]
 
-BATCH = 1_000
 # A reader with nothing to read still moves on, so that it is never behind what retention drops.
 IDLE_MOVE_SECONDS = 60.0
+# How often a reader makes sure that the log and its lock are still there.
+CHECK_SECONDS = 5.0
 # How soon a process that waits for a shard tries again.
 TAKE_OVER_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
@@ -39,12 +41,13 @@ class Progress:
     active: bool = False
     problem: str | None = None
     delivered: int = 0
-    # Seconds between the oldest change that is not delivered and now; 0 when there is none.
-    lag_seconds: float = 0.0
+    # When the oldest change was committed that is not delivered; None when all are.
+    oldest_at: datetime | None = None
 
-
-class Displaced(Unavailable):
-    """Another process reads this shard now."""
+    @property
+    def lag_seconds(self) -> float:
+        """The age of the oldest change that is not delivered; 0 when all are."""
+        return max(0.0, (datetime.now(UTC) - self.oldest_at).total_seconds()) if self.oldest_at else 0.0
 
 
 class Follower:
@@ -66,18 +69,25 @@ class Follower:
         self._handle = handle
         self._scope = scope
         self._begin = begin
-        self._poll_seconds = poll_seconds
+        self._ticker = Ticker(database, poll_seconds)
         self.progress = Progress(name, scope.shard)
 
     async def run(self) -> None:
         """Follow until cancelled; what fails is shown in `progress.problem` and tried again."""
+        name = f"{self.progress.name}, shard {self.progress.shard}"
+        await kept_running(name, self._follow, self._defect)
+
+    def _defect(self, problem: str) -> None:
+        self.progress.problem = problem
+
+    async def _follow(self) -> None:
         backoff = 0.0
         while True:
             heed_cancellation()
             before = self.progress.delivered
             try:
                 await self._lead()
-                self.progress.problem, wait = None, TAKE_OVER_SECONDS
+                self.progress.problem, self.progress.oldest_at, wait = None, None, TAKE_OVER_SECONDS
             except SfmError as error:
                 self.progress.problem = error.message
                 log.warning("%s, shard %d: %s", self.progress.name, self.progress.shard, error.message)
@@ -103,67 +113,76 @@ class Follower:
                 await reading.aclose()
 
     async def _open(self, session: Session) -> "_Reading":
-        async with self._database.read() as view:
-            found = await log_of(view)
         key = followers.Key(self.progress.name, self._scope.shards, self._scope.shard)
+        found = await self._log()
         position = await followers.position(session, key, found.epoch)
         if position is None:
-            position = await self._start(session, found)
-            await followers.begin(session, key, position, found.epoch)
+            await self._start(session, key, found)
+            # Beginning may have taken long.
+            found = await self._log()
+            position = await followers.position(session, key, found.epoch)
+            if position is None:
+                raise Displaced("the change log was replaced, or cut into another number of shards")
         mark = followers.Mark(session, key, found.epoch, position)
         if not found.keeps(position.seen):
             # Retention waits for followers: somebody has dropped changes by hand.
             log.error("%s: changes were dropped before they were read; beginning anew", key.name)
             await mark.move(await self._begin() if self._begin else found.beginning)
-        await followers.drop_other_cuts(session, key)
-        return _Reading(self, found, mark, Ticker(self._database, self._poll_seconds))
+        return _Reading(self._database, self._scope, self._handle, self._ticker, self.progress, found, mark)
 
-    async def _start(self, session: Session, found: ChangeLog) -> Position:
-        """What `begin` makes; else where the follower stood when it was cut into another number of shards, or the
+    async def _log(self) -> ChangeLog:
+        async with self._database.read() as view:
+            return await log_of(view)
+
+    async def _start(self, session: Session, key: followers.Key, found: ChangeLog) -> None:
+        """Store the first position: what `begin` makes; else where all shards of another cut have been, or the
         beginning."""
         if self._begin is not None:
-            return await self._begin()
-        others = await followers.of_name(session, self.progress.name, found.epoch)
-        earliest = found.beginning
-        for one in others:
-            if earliest is found.beginning or one.position.seen.precedes(earliest.seen):
-                earliest = Position(one.position.seen)
-        return earliest
+            await followers.begin(session, key, await self._begin(), found.epoch)
+        else:
+            await self._database.write(lambda cutting: followers.cut(cutting, key, found))
 
 
 class _Reading:
     """Reads ahead by one batch while the one before is handled."""
 
-    def __init__(self, follower: Follower, found: ChangeLog, mark: followers.Mark, ticker: Ticker) -> None:
-        self._follower = follower
+    def __init__(
+        self,
+        database: Database,
+        scope: Scope,
+        handle: Handle,
+        ticker: Ticker,
+        progress: Progress,
+        found: ChangeLog,
+        mark: followers.Mark,
+    ) -> None:
+        self._database = database
+        self._scope = scope
+        self._handle = handle
+        self._ticker = ticker
+        self._progress = progress
         self._log = found
         self._mark = mark
-        self._ticker = ticker
         self._ahead: asyncio.Task[Slice] | None = None
 
     async def run(self) -> None:
-        progress = self._follower.progress
-        moved = time.monotonic()
+        """Until another process reads the shard, the log is replaced, or something fails."""
+        checked = moved = time.monotonic()
         while True:
             heed_cancellation()
-            position = self._mark.position
-            part = await self._next(position)
-            behind = position.after(part)
-            if not part.changes:
-                progress.problem, progress.lag_seconds = None, 0.0
-                if time.monotonic() - moved > IDLE_MOVE_SECONDS:
-                    await self._move(behind)
-                    await self._check()
-                    moved = time.monotonic()
-                await self._ticker.tick()
+            part = await self._next()
+            if time.monotonic() - checked > CHECK_SECONDS:
+                await self._check()
+                checked = time.monotonic()
+            if part.changes:
+                await self._deliver(part)
+                moved = time.monotonic()
                 continue
-            progress.lag_seconds = (datetime.now(UTC) - part.changes[0].at).total_seconds()
-            self._ahead = asyncio.create_task(self._read(behind), name="changes ahead")
-            await self._follower._handle(self._log, part.changes)
-            await self._move(behind)
-            progress.problem = None
-            progress.delivered += len(part.changes)
-            moved = time.monotonic()
+            self._progress.problem = self._progress.oldest_at = None
+            if time.monotonic() - moved > IDLE_MOVE_SECONDS:
+                await self._mark.move(self._mark.position.after(part))
+                moved = time.monotonic()
+            await self._ticker.tick()
 
     async def aclose(self) -> None:
         """Let go of a read under way."""
@@ -171,20 +190,26 @@ class _Reading:
         if ahead is not None:
             await ended(ahead)
 
-    async def _next(self, position: Position) -> Slice:
+    async def _deliver(self, part: Slice) -> None:
+        behind = self._mark.position.after(part)
+        self._progress.oldest_at = part.changes[0].at
+        self._ahead = asyncio.create_task(self._read(behind), name="changes ahead")
+        await self._handle(self._log, part.changes)
+        await self._mark.move(behind)
+        self._progress.problem = None
+        self._progress.delivered += len(part.changes)
+
+    async def _next(self) -> Slice:
         ahead, self._ahead = self._ahead, None
-        return await ahead if ahead is not None else await self._read(position)
+        return await ahead if ahead is not None else await self._read(self._mark.position)
 
     async def _read(self, position: Position) -> Slice:
-        async with self._follower._database.read() as session:
-            return await read_slice(session, self._follower._scope, position, BATCH)
-
-    async def _move(self, position: Position) -> None:
-        if not await self._mark.move(position):
-            raise Displaced("another process reads this shard now")
+        async with self._database.read() as session:
+            return await read_slice(session, self._scope, position, SLICE_CHANGES)
 
     async def _check(self) -> None:
-        async with self._follower._database.read() as session:
+        async with self._database.read() as session:
             now = await log_of(session)
-        if now.epoch != self._log.epoch:
+        if not now.serves(self._log, self._mark.position.seen):
             raise Displaced("the change log was replaced; beginning anew")
+        await self._mark.confirm()

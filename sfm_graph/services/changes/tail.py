@@ -1,4 +1,4 @@
-"""The end of the log as it grows: one poller for all subscribers of a process, and the changes of late in a ring.
+"""The end of the log as it grows: one poller for all subscribers of a process.
 
 A subscriber has no queue: it has a place in the ring, and when it falls off the ring's end, a place in the database.
 """
@@ -6,40 +6,37 @@ A subscriber has no queue: it has a place in the ring, and when it falls off the
 import asyncio
 import logging
 import time
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from sfm_graph.domain.change import Change
-from sfm_graph.domain.position import ChangeLog, Position, expired
+from sfm_graph.domain.position import ChangeLog, Position, Slice, expired
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.errors import CursorExpired, SfmError
+from sfm_graph.services.changes.ring import Entry, Ring
 from sfm_graph.services.changes.ticker import Ticker
-from sfm_graph.services.tasks import ended, heed_cancellation
-from sfm_graph.store.change_stream import Scope, log_of, read_slice
+from sfm_graph.services.tasks import ended, heed_cancellation, kept_running
+from sfm_graph.store.change_stream import SLICE_CHANGES, Scope, log_of, read_slice
 from sfm_graph.store.database import Database
 
 log = logging.getLogger(__name__)
 
-# What the ring holds at most, for all subscribers together.
-RING_CHANGES = 10_000
-RING_CHARS = 32 * 1024**2
-SLICE = 1_000
 # How often the poller makes sure that the log is still the one it began with.
 CHECK_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """Changes that were read at once, by namespace in id order; `seen`: the last snapshot read whole so far."""
+class Silence:
+    """There was nothing for a subscriber in all that a snapshot sees."""
 
-    until: Snapshot
     seen: Snapshot
-    changes: dict[int, tuple[Change, ...]]
-    count: int
-    chars: int
+
+
+class Lost:
+    """The ring does not have any more what a subscriber has not read."""
 
 
 @dataclass(eq=False, slots=True)
@@ -62,11 +59,7 @@ class Tail:
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._places: dict[int, set[Place]] = defaultdict(set)
-        self._ring: deque[Entry] = deque()
-        self._first = 0
-        self._count = self._chars = 0
-        # The number of the last entry with changes of a namespace.
-        self._latest: dict[int, int] = {}
+        self._ring = Ring()
         self._position = Position(Snapshot("1:1:"))
         self._log: ChangeLog | None = None
         # Why the last read failed, for health; None when it did not.
@@ -81,116 +74,109 @@ class Tail:
     async def joined(self, namespace_id: int) -> AsyncIterator[Place]:
         """Listen: every change that becomes visible from now on is in the ring, from the place on."""
         async with self._lock:
-            if self._task is None or self._task.done():
+            if self._task is None:
                 await self._begin()
-            place = Place(namespace_id, self._first + len(self._ring))
+            place = Place(namespace_id, self._ring.end)
             self._places[namespace_id].add(place)
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._run(), name="change tail")
+            if self._task is None:
+                self._task = asyncio.create_task(kept_running("change tail", self._run, self._defect))
         try:
             yield place
         finally:
             await self._leave(place)
 
-    async def next(self, place: Place, patience_seconds: float) -> tuple[Sequence[Entry] | None, Snapshot]:
-        """Entries with changes for a place, waiting for some; none when there were none; None when the ring has lost
-        them. And the snapshot up to which there are no others. Raises CursorExpired when the log was replaced."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience_seconds):
-                await place.woken.wait()
+    async def next(self, place: Place, patience_seconds: float) -> Entry | Silence | Lost:
+        """What comes next for a place, waiting for it. Raises CursorExpired when the log was replaced."""
         place.woken.clear()
+        if self._has_nothing(place):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_seconds):
+                    await place.woken.wait()
         if place.broken is not None:
             raise place.broken
-        end = self._first + len(self._ring)
-        number, place.number = place.number, end
-        if self._latest.get(place.namespace_id, -1) < number:
-            return (), self._position.seen
-        if number < self._first:
-            return None, self._position.seen
-        entries = [self._ring[one - self._first] for one in range(number, end)]
-        return [one for one in entries if place.namespace_id in one.changes], self._position.seen
+        if self._has_nothing(place):
+            place.number = self._ring.end
+            return Silence(self._position.seen)
+        found = self._ring.next(place.namespace_id, place.number)
+        if found is None:
+            place.number = self._ring.end
+            return Lost()
+        number, entry = found
+        place.number = number + 1
+        return entry
 
     async def aclose(self) -> None:
         """Stop reading."""
         task, self._task = self._task, None
+        self.problem = None
         if task is not None:
             await ended(task)
+
+    def _has_nothing(self, place: Place) -> bool:
+        return place.broken is None and self._ring.latest(place.namespace_id) < place.number
+
+    def _defect(self, problem: str) -> None:
+        self.problem = problem
 
     async def _begin(self) -> None:
         async with self._database.read() as session:
             self._log = await log_of(session)
             self._position = Position(Snapshot(session.snapshot))
-        self._first += len(self._ring)
         self._ring.clear()
-        self._latest.clear()
-        self._count = self._chars = 0
 
     async def _leave(self, place: Place) -> None:
         places = self._places.get(place.namespace_id, set())
         places.discard(place)
         if not places:
             self._places.pop(place.namespace_id, None)
-            self._latest.pop(place.namespace_id, None)
+            self._ring.forget(place.namespace_id)
         if not self._places:
             await self.aclose()
 
     async def _run(self) -> None:
         backoff, checked = 0.0, time.monotonic()
-        while self._places:
+        while True:
             heed_cancellation()
             try:
                 async with self._lock:
-                    behind = not await self._read()
+                    more = not await self._read()
                     if time.monotonic() - checked > CHECK_SECONDS:
                         await self._check()
                         checked = time.monotonic()
                 self.problem, backoff = None, 0.0
             except SfmError as error:
-                self.problem, backoff, behind = error.message, min(2 * backoff + 0.05, MAX_BACKOFF_SECONDS), False
                 log.warning("reading changes: %s", error.message)
+                self.problem, more = error.message, False
+                backoff = min(2 * backoff + 0.05, MAX_BACKOFF_SECONDS)
                 await asyncio.sleep(backoff)
-            if not behind:
-                await self._ticker.tick()
-            else:
-                await asyncio.sleep(0)
+            await (asyncio.sleep(0) if more else self._ticker.tick())
 
     async def _read(self) -> bool:
         """One slice; whether it was the end of what was visible."""
-        scope = Scope()
         async with self._database.read() as session:
-            part = await read_slice(session, scope, self._position, SLICE)
-        self._position = self._position.after(part)
-        changes: dict[int, list[Change]] = defaultdict(list)
-        for one in part.changes:
-            if one.namespace_id in self._places:
-                changes[one.namespace_id].append(one)
-        if changes:
-            self._append(part.until, {key: tuple(some) for key, some in changes.items()})
+            part = await read_slice(session, Scope(wanted=tuple(self._places)), self._position, SLICE_CHANGES)
+        before, self._position = self._position, self._position.after(part)
+        if part.changes:
+            self._ring.append(Entry(before.seen, part.until, self._position.seen, _by_namespace(part)))
+            for namespace_id in {one.namespace_id for one in part.changes}:
+                for place in self._places.get(namespace_id, ()):
+                    place.woken.set()
         return part.complete
-
-    def _append(self, until: Snapshot, changes: dict[int, tuple[Change, ...]]) -> None:
-        several = [one for some in changes.values() for one in some]
-        chars = sum(len(one.before_json or "") + len(one.after_json or "") for one in several)
-        number = self._first + len(self._ring)
-        self._ring.append(Entry(until, self._position.seen, changes, len(several), chars))
-        self._count += len(several)
-        self._chars += chars
-        while len(self._ring) > 1 and (self._count > RING_CHANGES or self._chars > RING_CHARS):
-            oldest = self._ring.popleft()
-            self._first += 1
-            self._count -= oldest.count
-            self._chars -= oldest.chars
-        for namespace_id in changes:
-            self._latest[namespace_id] = number
-            for place in self._places[namespace_id]:
-                place.woken.set()
 
     async def _check(self) -> None:
         async with self._database.read() as session:
             now = await log_of(session)
-        if self._log is None or now.epoch != self._log.epoch or not now.keeps(self._position.seen):
-            places = [place for some in self._places.values() for place in some]
-            self._places.clear()
-            for place in places:
-                place.broken = expired("the change log was replaced")
-                place.woken.set()
+        if self._log is not None and now.serves(self._log, self._position.seen):
+            return
+        places = [place for some in self._places.values() for place in some]
+        self._places.clear()
+        for place in places:
+            place.broken = expired("the change log was replaced")
+            place.woken.set()
+
+
+def _by_namespace(part: Slice) -> dict[int, tuple[Change, ...]]:
+    changes: dict[int, list[Change]] = defaultdict(list)
+    for one in part.changes:
+        changes[one.namespace_id].append(one)
+    return {namespace_id: tuple(some) for namespace_id, some in changes.items()}

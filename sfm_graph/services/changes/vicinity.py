@@ -38,10 +38,10 @@ class Vicinity:
 
     async def keep(self, view: View, changes: Sequence[Change]) -> list[Change]:
         """The changes of memories in the vicinity, and of links that touch one. Raises WalkTooLarge."""
-        if not changes:
-            return []
         ends = {change.id: _ends(change) for change in changes}
-        near = await self._memories(view, ends.values())
+        near: set[int] = set()
+        if any(ends.values()) and await view.namespace(self._namespace) is not None:
+            near = await self._memories(view, ends.values())
         return [one for one in changes if one.entity is Entity.NAMESPACE or not near.isdisjoint(ends[one.id])]
 
     async def _memories(self, view: View, shown: Iterable[tuple[int, ...]]) -> set[int]:
