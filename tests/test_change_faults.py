@@ -118,10 +118,11 @@ async def test_a_heartbeat_is_never_behind_what_was_told(services: Services) -> 
 
 
 async def test_lower_ids_behind_a_cut_delta_do_not_bring_it_again(services: Services) -> None:
-    await _store(services, "a", "b", "c")
+    await _store(services, "a")
+    await _store(services, "b", "c")
     reader, cursors = await _reader(services, Position(Snapshot("10:10:")))
     a, b, c = (one.change for one in (await page(services)).changes)
-    start, middle, end = Snapshot("10:10:"), Snapshot("99998:99998:"), Snapshot("99999:99999:")
+    start, middle, end = Snapshot("10:10:"), Snapshot(f"{a.xid}:99998:{a.xid}"), Snapshot("99999:99999:")
     # The rest of the first delta is of other namespaces; then a long transaction commits what has a lower id.
     async for _ in reader.from_tail(Entry(start, middle, start, {cursors.namespace_id: (b, c)})):
         pass
@@ -400,7 +401,8 @@ def test_the_log_of_an_older_schema_moves_into_partitions(server_dsn: str, worke
                 older.execute(second.text)
                 older.execute(
                     "insert into changes (namespace_id, at, entity, entity_id, operation) "
-                    "select 1, now() + make_interval(days => n * 9), 'memory', n, 'create' from generate_series(0, 4) n"
+                    "select 1, now() + make_interval(days => n * 9), 'memory', n, 'create' "
+                    "from generate_series(0, 4) n"
                 )
                 older.execute(third.text)
                 kept = older.execute("select entity_id from changes order by id").fetchall()

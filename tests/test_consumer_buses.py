@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -20,8 +21,9 @@ from typer.testing import CliRunner
 from sfm_consumers.cli import app
 from sfm_consumers.ledger import Place
 from sfm_consumers.ledgers.sqlite import SqliteLedger
+from sfm_consumers.sources import redis_claim
 from sfm_consumers.sources.redis_claim import RedisClaim, lease_name
-from sfm_consumers.sources.redis_client import open_redis
+from sfm_consumers.sources.redis_client import ask, open_redis
 from sfm_graph.adapters.buses.kafka import KafkaBus
 from sfm_graph.adapters.buses.redis_streams import RedisStreamsBus
 from sfm_graph.domain.event import Event
@@ -160,6 +162,31 @@ async def entries(client: AsyncRedis, count: int, size: int) -> None:
         for number in range(count):
             pipe.xadd("t:0", {"key": f"n/{number}", "data": b"x" * size})
         await pipe.execute()
+
+
+async def test_a_redis_that_does_not_tell_the_lag_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of before 7, whose XINFO lacks some fields."""
+    newer = {b"lag", b"entries-read", b"entries-added", b"max-deleted-entry-id", b"recorded-first-entry-id"}
+
+    def as_of_six(answer: list[Any]) -> list[Any]:
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return [part for pair in pairs if pair[0] not in newer for part in pair]
+
+    async def asked(client: AsyncRedis, *command: Any) -> Any:
+        answer = await ask(client, *command)
+        if command[:2] == ("XINFO", "GROUPS"):
+            return [as_of_six(group) for group in answer]
+        return as_of_six(answer) if command[0] == "XINFO" else answer
+
+    monkeypatch.setattr(redis_claim, "ask", asked)
+    with redis_server(tmp_path) as server:
+        client, claim = await claimed(server, 10)
+        await entries(client, 3, 5)
+        assert len(await claim.fetch()) == 3
+        assert await claim.lag() is None
+        await client.aclose()
 
 
 async def test_redis_confirms_the_largest_batch(tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ from scripted_server import Reply, ScriptedServer, scripted_server
 from served import serving
 
 from sfm_consumers.contract import Poison, Received, Retry
-from sfm_consumers.effects import audit, audit_verify, mirror, mirror_verify, webhook
+from sfm_consumers.effects import audit, audit_verify, mirror, mirror_source, mirror_verify, webhook
 from sfm_consumers.effects.audit_chain import Broken
+from sfm_consumers.effects.http_answers import MAX_PAUSE_SECONDS, retry_after_seconds
 from sfm_consumers.effects.mirror_http import Remote
 from sfm_consumers.effects.mirror_state import MirrorState
 from sfm_consumers.effects.mirror_tables import open_tables
@@ -132,7 +133,7 @@ def batch_body(events: Sequence[Received]) -> bytes:
     return b"[" + b",".join(items) + b"]"
 
 
-@pytest.mark.parametrize("status", [302, 408, 425, 429, 500, 503])
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 405, 407, 408, 421, 425, 429, 500, 503])
 async def test_what_passes_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, server: ScriptedServer, status: int
 ) -> None:
@@ -201,6 +202,19 @@ async def test_a_refused_event_is_poison(monkeypatch: pytest.MonkeyPatch, server
     assert poison.value.reason == "the webhook answered 422: " + "x" * 200
 
 
+async def test_what_a_receiver_says_cannot_write_into_a_terminal_or_log(
+    monkeypatch: pytest.MonkeyPatch, server: ScriptedServer
+) -> None:
+    server.script(Reply(status=422, body="no\r\nERROR forged \x1b[31m\u202e\u00e9\x00".encode()))
+    consumer = await opened_webhook(monkeypatch, server)
+    with pytest.raises(Poison) as poison:
+        await consumer.handle([change(5)])
+    await consumer.aclose()
+    assert poison.value.reason == r"the webhook answered 422: no\r\nERROR forged \x1b[31m\u202e\u00e9\x00".replace(
+        r"\u00e9", "\u00e9"
+    )
+
+
 async def test_a_receiver_that_is_gone_gets_nothing_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, server: ScriptedServer
 ) -> None:
@@ -209,7 +223,7 @@ async def test_a_receiver_that_is_gone_gets_nothing_and_loses_nothing(
     with pytest.raises(Retry) as refusal:
         await consumer.handle([change(5), change(6)])
     await consumer.aclose()
-    assert refusal.value.after_seconds == webhook.MAX_PAUSE_SECONDS
+    assert refusal.value.after_seconds == MAX_PAUSE_SECONDS
     assert len(server.requests) == 1
 
 
@@ -228,9 +242,9 @@ async def test_a_slow_or_absent_receiver_is_a_retry(monkeypatch: pytest.MonkeyPa
 
 def test_retry_after_is_read_and_capped() -> None:
     soon = datetime.fromtimestamp(time.time() + 100, tz=UTC)
-    read = webhook.retry_after_seconds
+    read = retry_after_seconds
     assert read("12") == 12
-    assert read("9" * 5_000) == read("100000") == webhook.MAX_PAUSE_SECONDS
+    assert read("9" * 5_000) == read("100000") == MAX_PAUSE_SECONDS
     found = read(format_datetime(soon, usegmt=True))
     assert found is not None
     assert 60 < found <= 100
@@ -469,6 +483,34 @@ async def test_an_audit_in_a_table(database_dsn: str, monkeypatch: pytest.Monkey
         assert await rows.fetchall() == [
             (f"{LOG}.1", "update", "café"), (f"{LOG}.2", "update", "café"), (f"{LOG}.3", "erase", None)
         ]  # fmt: skip
+
+
+async def test_a_table_tells_what_was_truncated_also_one_of_an_earlier_release(
+    database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFM_AUDIT_POSTGRES_URL", as_url(database_dsn))
+    await (await audit.open(SETTINGS, {})).aclose()
+    async with await psycopg.AsyncConnection.connect(database_dsn, autocommit=True) as connection:
+        await connection.execute("alter table sfm_audit drop column truncated")
+        for _ in range(2):
+            consumer = await audit.open(SETTINGS, {})
+            cut = change(5)
+            await consumer.handle([replace(cut, data=without_states(cut.data)), change(6)])
+            await consumer.aclose()
+        rows = await connection.execute("select sequence, truncated from sfm_audit order by sequence")
+        assert await rows.fetchall() == [(5, True), (6, False)]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["postgresql://u:geheim@h/d?colour=red", "postgresql://u:geheim@[h/d", "x://geheim"]
+)
+async def test_a_malformed_database_url_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("SFM_AUDIT_POSTGRES_URL", wrong)
+    with pytest.raises(SettingsError, match="SFM_AUDIT_POSTGRES_URL") as refusal:
+        await audit.open(SETTINGS, {})
+    assert "geheim" not in str(refusal.value)
 
 
 async def test_what_no_row_holds_is_poison(database_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -920,6 +962,59 @@ async def test_what_is_too_large_for_the_bus_is_read_from_the_source(pair: Pair)
     await opened.handle([truncated(one) for one in await pair.tap.take()])
     assert await pair.equal("one") == 1
     await opened.aclose()
+
+
+async def test_only_what_is_too_large_for_the_bus_is_read(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = pair.source.memory_writes
+    for number in (1.0, 2.0):
+        await writes.store("one", {"coordinate": [number, 0.0], "content": f"memory {number}"})
+    await pair.source.links.link("one", [1.0, 0.0], [2.0, 0.0], {"type": "t"})
+    opened = pair.mirror(reads=True)
+    await opened.begin()
+    whole: list[str] = []
+    pages = mirror_source.pages
+
+    def counted(remote: Remote, namespace: str) -> AsyncIterator[mirror_source.SourcePage]:
+        whole.append(namespace)
+        return pages(remote, namespace)
+
+    monkeypatch.setattr(mirror_source, "pages", counted)
+    await pair.tap.take()
+    await writes.update("one", MemoryRef(coordinate=(1.0, 0.0)), {"payload": {"grown": True}, "key": "k"})
+    await pair.source.links.link("one", [1.0, 0.0], [2.0, 0.0], {"type": "t", "properties": {"grown": True}})
+    await writes.store("one", {"coordinate": [3.0, 0.0], "content": "passing"})
+    await writes.forget_many("one", [MemoryRef(coordinate=(3.0, 0.0))])
+    events = await pair.tap.take()
+    # What is gone already when it is read stays away, and an event that comes again changes nothing.
+    for _ in range(2):
+        await opened.handle([truncated(one) for one in events])
+        assert await pair.equal("one") == 3
+    assert whole == []
+    # A source that cannot find it by its id is read whole.
+    await writes.update("one", MemoryRef(coordinate=(1.0, 0.0)), {"payload": {"grown": "more"}})
+    [event] = await pair.tap.take()
+    strange = orjson.dumps({**orjson.loads(event.data), "id": "no id"})
+    await opened.handle([truncated(replace(event, data=strange))])
+    assert await pair.equal("one") == 3
+    assert whole == ["one"]
+    await opened.aclose()
+
+
+async def test_a_large_state_that_the_target_refuses_is_poison(pair: Pair) -> None:
+    await pair.source.memory_writes.store("one", {"coordinate": [1.0], "content": "a", "key": "k"})
+    opened = pair.mirror(reads=True)
+    await opened.begin()
+    await pair.tap.take()
+    await pair.source.memory_writes.store("one", {"coordinate": [2.0], "content": "b", "key": "other"})
+    remote = pair.remote(1)
+    await remote.call("POST", "/store_bulk", body={"namespace": "one", "items": [
+        {"coordinate": [9.0], "content": "a stranger's", "key": "other"}]})  # fmt: skip
+    [event] = [truncated(one) for one in await pair.tap.take()]
+    with pytest.raises(Poison, match="target refuses") as poison:
+        await opened.handle([event])
+    assert poison.value.event is event
+    await opened.aclose()
+    await remote.aclose()
 
 
 async def test_what_is_too_large_for_the_bus_takes_nothing_away(pair: Pair) -> None:

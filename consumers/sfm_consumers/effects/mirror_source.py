@@ -31,7 +31,9 @@ query MirrorLinks($id: ID!, $after: String!) {{
 }}"""
 
 _ONE = f"""
-query MirrorOne($id: ID!) {{ node(id: $id) {{ __typename ... on Memory {{ {_MEMORY} }} ... on Link {{ {_LINK} }} }} }}"""
+query MirrorOne($id: ID!) {{
+  node(id: $id) {{ __typename ... on Memory {{ {_MEMORY} }} ... on Link {{ {_LINK} }} }}
+}}"""
 
 
 @dataclass(frozen=True, slots=True)

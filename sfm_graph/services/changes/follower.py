@@ -28,7 +28,7 @@ IDLE_MOVE_SECONDS = 60.0
 CHECK_SECONDS = 5.0
 # How soon a process that waits for a shard tries again.
 TAKE_OVER_SECONDS = 1.0
-MAX_BACKOFF_SECONDS = 30.0
+MAX_BACKOFF_SECONDS = 5.0
 
 
 @dataclass(slots=True)
