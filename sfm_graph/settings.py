@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     # Changes are kept so long for readers that come back, and longer while a relay has not passed them on.
     change_retention_days: int = Field(30, ge=1, le=3_650, validation_alias=_names("SFM_CHANGE_RETENTION_DAYS"))
     # The time between a commit elsewhere and its subscribers is half of this and a few milliseconds.
-    change_poll_ms: int = Field(20, ge=1, le=10_000, validation_alias=_names("SFM_CHANGE_POLL_MS"))
+    change_poll_ms: int = Field(10, ge=1, le=10_000, validation_alias=_names("SFM_CHANGE_POLL_MS"))
     # A subscriber that takes nothing for so long is closed with its cursor.
     subscriber_patience_seconds: int = Field(30, ge=1, validation_alias=_names("SFM_SUBSCRIBER_PATIENCE_SECONDS"))
 

@@ -154,7 +154,7 @@ async def test_a_defect_of_the_tail_is_shown_and_survived(
     ) as stream:
         await anext(stream)
         with monkeypatch.context() as scripted:
-            scripted.setattr(tail_module, "read_slice", broken)
+            scripted.setattr(tail_module, "read_new", broken)
             await until(lambda: "TypeError" in (services.changes.problem or ""))
             await _store(services, "b")
         async with asyncio.timeout(20):
@@ -171,7 +171,7 @@ async def test_a_problem_leaves_with_the_last_subscriber(services: Services, mon
 
     async with contextlib.aclosing(services.changes.follow("demo", None, EVERYTHING)) as stream:
         await anext(stream)
-        monkeypatch.setattr(tail_module, "read_slice", broken)
+        monkeypatch.setattr(tail_module, "read_new", broken)
         await until(lambda: services.changes.problem is not None)
     assert services.changes.problem is None
 

@@ -414,6 +414,8 @@ def _refused(process: ConsumerProcess) -> bool:
         (["audit"], {"SFM_CONSUMER_PORT": "70000"}, 1, "SFM_CONSUMER_PORT"),
         (["audit"], {"SFM_CONSUMER_BATCH": "0"}, 1, "SFM_CONSUMER_BATCH"),
         (["audit"], {"SFM_CONSUMER_LEDGER": "/proc/none/ledger"}, 1, "SFM_CONSUMER_LEDGER"),
+        (["audit"], {"SFM_CONSUMER_LEDGER": "postgresql://u:geheim@h/d?colour=red"}, 1, "SFM_CONSUMER_LEDGER"),
+        (["audit"], {"SFM_CONSUMER_LEDGER": "postgresql://u:geheim@[h/d"}, 1, "SFM_CONSUMER_LEDGER"),
         (["audit", "--source", "kafka"], {}, 1, "KAFKA_BOOTSTRAP_SERVERS"),
         (["audit", "--source", "redis"], {}, 1, "REDIS_URL"),
         (["audit", "--source", "redis"], {"REDIS_URL": "redis://:geheim@host:x"}, 1, "REDIS_URL"),

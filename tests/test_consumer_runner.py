@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import logging
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -292,6 +293,25 @@ async def test_poison_in_the_middle_of_a_batch_goes_aside_and_the_rest_flows_on(
         "dlq_position": "4",
     }
     assert bus.journal == [("dead", 0, 4), ("commit", 0, 9)]
+
+
+async def test_what_others_say_cannot_forge_logs_or_headers(
+    ledger: SqliteLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "no\r\nERROR forged \x1b[2J\u202e\ud800 caf\u00e9"
+    failures = iter([Retry(said), Poison(said)])
+
+    async def refuse(events: Sequence[Received]) -> None:
+        raise next(failures)
+
+    bus = bus_of(event("n/1", 1))
+    with caplog.at_level(logging.WARNING):
+        await run_through(bus, Recorder(refuse), ledger)
+    [(_, headers)] = bus.dead
+    assert headers["dlq_reason"] == "no\\r\\nERROR forged \\x1b[2J\\u202e\\ud800 caf\u00e9"
+    told = [one.getMessage() for one in caplog.records]
+    assert len(told) == 2
+    assert all(one.isprintable() and "forged" in one for one in told)
 
 
 async def test_poison_without_a_name_is_found_by_halving(ledger: SqliteLedger) -> None:
@@ -791,6 +811,10 @@ def test_the_readme_shows_the_example_and_every_setting_and_metric() -> None:
     readme = README.read_text()
     code = EXAMPLE.read_text().split('"""', 2)[2].strip()
     assert f"```python\n{code}\n```" in readme
+    project = EXAMPLE.with_name("pyproject.toml").read_text()
+    assert f"```toml\n{project}```" in readme
+    [(name, place)] = tomllib.loads(project)["project"]["entry-points"]["sfm_consumers.consumers"].items()
+    assert (name, place) == (EXAMPLE.stem, f"{EXAMPLE.stem}:open")
     variables = [str(field.validation_alias.choices[0]) for field in ConsumerSettings.model_fields.values()]
     assert [name for name in variables if f"| `{name}` |" not in readme] == []
     watch = Watch("any")

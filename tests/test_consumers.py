@@ -980,7 +980,7 @@ async def test_only_what_is_too_large_for_the_bus_is_read(pair: Pair, monkeypatc
 
     monkeypatch.setattr(mirror_source, "pages", counted)
     await pair.tap.take()
-    await writes.update("one", MemoryRef(coordinate=(1.0, 0.0)), {"payload": {"grown": True}, "key": "k"})
+    await writes.update("one", MemoryRef(coordinate=(1.0, 0.0)), {"payload": {"grown": True}, "title": "T"})
     await pair.source.links.link("one", [1.0, 0.0], [2.0, 0.0], {"type": "t", "properties": {"grown": True}})
     await writes.store("one", {"coordinate": [3.0, 0.0], "content": "passing"})
     await writes.forget_many("one", [MemoryRef(coordinate=(3.0, 0.0))])

@@ -31,6 +31,7 @@ ACROSS_NAMESPACES = {
     "change_log_unread",
     "vector_index_lag",
     "change_partition_last",
+    "changes_any_everywhere",
     "changes_new_everywhere",
     "changes_least_everywhere",
     "changes_between_everywhere",

@@ -1,9 +1,6 @@
 """A consumer of one's own: `sfm-consume print_changes` prints what happens to memories, one line each.
 
-It is found by the entry point that its own pyproject.toml names:
-
-    [project.entry-points."sfm_consumers.consumers"]
-    print_changes = "print_changes:open"
+It is found by the entry point that the pyproject.toml beside it names.
 """
 
 from collections.abc import Sequence

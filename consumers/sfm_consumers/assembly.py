@@ -9,11 +9,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from sfm_consumers.contract import Consumer, Open
+from sfm_consumers.effects.options import POSTGRES, postgres_url
 from sfm_consumers.handling import Means
 from sfm_consumers.ledger import Ledger
 from sfm_consumers.retrying import Patience
 from sfm_consumers.runner import Runner
-from sfm_consumers.settings import POSTGRES, ConsumerSettings, postgres_url
+from sfm_consumers.settings import ConsumerSettings
 from sfm_consumers.source import Source
 from sfm_consumers.waiting import Abandoned, Waiting
 from sfm_consumers.watch import Watch

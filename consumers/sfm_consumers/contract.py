@@ -78,6 +78,14 @@ class Received:
         return value
 
 
+def printable(text: str) -> str:
+    """Text from elsewhere, fit for a log or a header: what is not printable is escaped, be it a line break, a
+    terminal's sequence, or what changes the direction of letters."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class Consumer(Protocol):
     """Something that is done with events."""
 

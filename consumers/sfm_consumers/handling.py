@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sfm_consumers.contract import Consumer, Poison, Received, Retry
+from sfm_consumers.contract import Consumer, Poison, Received, Retry, printable
 from sfm_consumers.inspection import inspect
 from sfm_consumers.ledger import Ledger, fresh_of, handled_by, place_of
 from sfm_consumers.retrying import Patience, reason_to_wait
 from sfm_consumers.source import Message
-from sfm_consumers.text import printable
 from sfm_consumers.waiting import Waiting
 from sfm_consumers.watch import Watch
 

@@ -2,14 +2,10 @@
 
 from typing import Any, cast
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfm_graph.errors import SettingsError
-
-POSTGRES = ("postgresql://", "postgres://")
 
 
 def _name(name: str) -> AliasChoices:
@@ -46,17 +42,6 @@ def load_consumer_settings(**explicit: Any) -> ConsumerSettings:
         return ConsumerSettings(**{name: value for name, value in explicit.items() if value is not None})
     except ValidationError as error:
         raise SettingsError("; ".join(f"{_variable(one['loc'])}: {one['msg']}" for one in error.errors())) from error
-
-
-def postgres_url(variable: str, value: str) -> str:
-    """The value of a variable that names a database. Raises SettingsError, which never holds a part of it."""
-    try:
-        if not value.startswith(POSTGRES):
-            raise SettingsError(f"{variable} must begin with postgresql://")
-        conninfo_to_dict(value)
-    except (psycopg.Error, UnicodeError):
-        raise SettingsError(f"{variable}: must look like postgresql://user:password@host:5432/database") from None
-    return value
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

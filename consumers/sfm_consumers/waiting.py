@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from sfm_consumers.contract import printable
 from sfm_consumers.retrying import MAY_PASS, Patience, reason_to_wait
-from sfm_consumers.text import printable
 from sfm_consumers.watch import Watch
 
 log = logging.getLogger(__name__)

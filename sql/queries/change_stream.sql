@@ -52,6 +52,15 @@ where i.inhparent = 'changes'::regclass order by until;
 -- The latest transaction with a change from before a moment.
 select max(c.xid::text::bigint) from changes c where c.at < %(until)s;
 
+-- name: changes_any_everywhere
+-- Whether anything became visible since a snapshot in namespaces of a shard, and the snapshot that says so.
+select pg_current_snapshot()::text, exists (
+    select from changes c
+    where (c.operation <> 'reindex' or %(reindex)s) and mod(c.namespace_id, %(shards)s) = %(shard)s
+      and (%(wanted)s::integer[] is null or c.namespace_id = any (%(wanted)s::integer[]))
+      and (c.xid::text::bigint >= pg_snapshot_xmax(%(since)s::pg_snapshot)::text::bigint
+           or c.xid::text::bigint = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot)::text::bigint))));
+
 -- name: changes_new
 -- What became visible in a namespace since a snapshot, by id: all of it when there are no more than `limit` rows, as
 -- `found` says; cut where states before it have taken `bytes`.

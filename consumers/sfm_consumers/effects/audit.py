@@ -8,8 +8,7 @@ from sfm_consumers.contract import Consumer, Options, Received
 from sfm_consumers.effects.audit_chain import Broken
 from sfm_consumers.effects.audit_file import AuditFile
 from sfm_consumers.effects.audit_table import AuditTable
-from sfm_consumers.effects.options import Given
-from sfm_consumers.settings import postgres_url
+from sfm_consumers.effects.options import Given, postgres_url
 from sfm_graph.errors import SettingsError
 from sfm_graph.settings import Settings
 

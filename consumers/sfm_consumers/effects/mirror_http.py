@@ -7,9 +7,8 @@ from typing import Any
 import httpx
 import orjson
 
-from sfm_consumers.contract import Retry
+from sfm_consumers.contract import Retry, printable
 from sfm_consumers.effects.http_answers import passes, retry_after_seconds
-from sfm_consumers.text import printable
 
 MAX_ANSWER_BYTES = 256 * 1024**2
 _PASSING_CODES = frozenset(

@@ -7,10 +7,9 @@ from urllib.parse import quote
 
 import orjson
 
-from sfm_consumers.contract import Retry
+from sfm_consumers.contract import Retry, printable
 from sfm_consumers.effects.mirror_http import Refused, Remote
 from sfm_consumers.effects.mirror_rows import MEMORY_FIELDS, Row
-from sfm_consumers.text import printable
 
 CHUNK = 500
 # Well below the least that SFM_MAX_BODY_BYTES is set to in practice; one memory with its payload has at most 2 MB.

@@ -5,9 +5,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from sfm_graph.domain.event import TOPICS
 from sfm_graph.errors import SettingsError
 
+POSTGRES = ("postgresql://", "postgres://")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -116,3 +120,14 @@ class Given:
         if parts.username is not None or parts.password is not None:
             raise self.wrong(name, "must not hold a name or password")
         return parts
+
+
+def postgres_url(variable: str, value: str) -> str:
+    """The value of a variable that names a database. Raises SettingsError, which never holds a part of it."""
+    try:
+        if not value.startswith(POSTGRES):
+            raise SettingsError(f"{variable} must begin with postgresql://")
+        conninfo_to_dict(value)
+    except (psycopg.Error, UnicodeError):
+        raise SettingsError(f"{variable}: must look like postgresql://user:password@host:5432/database") from None
+    return value

@@ -10,11 +10,10 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from sfm_consumers.contract import Consumer, Options, Poison, Received, Retry
+from sfm_consumers.contract import Consumer, Options, Poison, Received, Retry, printable
 from sfm_consumers.effects.http_answers import MAX_PAUSE_SECONDS, passes, retry_after_seconds
 from sfm_consumers.effects.options import Given
 from sfm_consumers.effects.webhook_signature import secret_keys, signature
-from sfm_consumers.text import printable
 from sfm_graph.domain.event import CONTENT_TYPE
 from sfm_graph.errors import SettingsError
 from sfm_graph.settings import Settings

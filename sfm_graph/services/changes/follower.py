@@ -13,7 +13,7 @@ from sfm_graph.errors import SfmError
 from sfm_graph.services.changes.ticker import Ticker
 from sfm_graph.services.tasks import ended, heed_cancellation, kept_running
 from sfm_graph.store import followers
-from sfm_graph.store.change_stream import SLICE_CHANGES, Scope, log_of, read_slice
+from sfm_graph.store.change_stream import SLICE_CHANGES, Scope, log_of, read_new
 from sfm_graph.store.database import Database, Session
 from sfm_graph.store.followers import Displaced
 
@@ -204,8 +204,7 @@ class _Reading:
         return await ahead if ahead is not None else await self._read(self._mark.position)
 
     async def _read(self, position: Position) -> Slice:
-        async with self._database.read() as session:
-            return await read_slice(session, self._scope, position, SLICE_CHANGES)
+        return await read_new(self._database, self._scope, position, SLICE_CHANGES)
 
     async def _check(self) -> None:
         async with self._database.read() as session:

@@ -18,7 +18,7 @@ from sfm_graph.errors import CursorExpired, SfmError
 from sfm_graph.services.changes.ring import Entry, Ring
 from sfm_graph.services.changes.ticker import Ticker
 from sfm_graph.services.tasks import ended, heed_cancellation, kept_running
-from sfm_graph.store.change_stream import SLICE_CHANGES, Scope, log_of, read_slice
+from sfm_graph.store.change_stream import SLICE_CHANGES, Scope, log_of, read_new
 from sfm_graph.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -153,8 +153,7 @@ class Tail:
 
     async def _read(self) -> bool:
         """One slice; whether it was the end of what was visible."""
-        async with self._database.read() as session:
-            part = await read_slice(session, Scope(wanted=tuple(self._places)), self._position, SLICE_CHANGES)
+        part = await read_new(self._database, Scope(wanted=tuple(self._places)), self._position, SLICE_CHANGES)
         before, self._position = self._position, self._position.after(part)
         if part.changes:
             self._ring.append(Entry(before.seen, part.until, self._position.seen, _by_namespace(part)))
