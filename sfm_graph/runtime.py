@@ -55,11 +55,13 @@ EMBEDDED_DATABASE = "sfm"
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, *, maintenance: bool = True) -> AsyncIterator[Services]:
+async def open_runtime(
+    settings: Settings, *, maintenance: bool = True, bus: EventBus | None = None
+) -> AsyncIterator[Services]:
     """Start what the settings ask for: database, migrations, pool, embedder, background work.
 
     Raises DatabaseUnavailable, EmbedderUnavailable, SettingsError. `maintenance` False leaves background work to
-    other processes.
+    other processes. `bus`: where changes are relayed to instead of what the settings name; it is closed at the end.
     """
     async with AsyncExitStack() as stack:
         server = None
@@ -85,7 +87,7 @@ async def open_runtime(settings: Settings, *, maintenance: bool = True) -> Async
         whole_graph = WholeGraph()
         stack.push_async_callback(whole_graph.aclose)
         reranker = await backends.make_reranker(settings)
-        bus = await backends.make_bus(settings)
+        bus = bus or await backends.make_bus(settings)
         vector_index = backends.make_vector_index(settings)
         for plugged in (reranker, bus, vector_index):
             if plugged is not None:

@@ -1,5 +1,6 @@
 """The Python face, async and blocking."""
 
+import asyncio
 import inspect
 import os
 import shutil
@@ -16,6 +17,8 @@ from pydantic import SecretStr
 
 import sfm_graph
 from sfm_graph import AsyncMemorySystem, MemoryMode, MemorySystem, MemoryType, create_memory_system
+from sfm_graph.adapters.buses.in_process import InProcessBus
+from sfm_graph.domain.event import Event
 from sfm_graph.errors import (
     InvalidInput,
     MemoryNotFound,
@@ -221,6 +224,26 @@ async def test_changes(memory: AsyncMemorySystem) -> None:
         assert (await anext(stream))["entity"] == "link"
     with pytest.raises(InvalidInput):
         await memory.changes(operations=["shout"])
+
+
+async def test_handlers_in_this_process_get_what_they_failed_at(database_dsn: str) -> None:
+    seen: list[str | None] = []
+    done = asyncio.Event()
+
+    async def handle(event: Event) -> None:
+        seen.append(event.key)
+        if len(seen) == 1:
+            raise ValueError("the first time")
+        done.set()
+
+    bus = InProcessBus()
+    bus.subscribe("mine", handle)
+    url = SecretStr(database_dsn)
+    async with AsyncMemorySystem(MemoryMode.TEST, "demo", postgres_url=url, bus=bus) as memory:
+        await memory.remember(key="a", content="apple")
+        async with asyncio.timeout(20):
+            await done.wait()
+    assert seen == [seen[0]] * 2
 
 
 def test_following_without_async(blocking: MemorySystem) -> None:

@@ -13,6 +13,7 @@ from sfm_graph.client.fields import Json, Reference
 from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.errors import Unavailable
+from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.runtime import open_runtime
 from sfm_graph.services.registry import Services
 from sfm_graph.settings import MemoryMode, load_settings
@@ -21,13 +22,23 @@ from sfm_graph.settings import MemoryMode, load_settings
 class OpenNamespace:
     """A namespace and the services that work on it, opened by `async with`."""
 
-    def __init__(self, mode: MemoryMode, namespace: str, *, config: Path | None = None, **settings: Any) -> None:
-        """settings: fields of Settings, above the environment and the YAML file `config`.
+    def __init__(
+        self,
+        mode: MemoryMode,
+        namespace: str,
+        *,
+        config: Path | None = None,
+        bus: EventBus | None = None,
+        **settings: Any,
+    ) -> None:
+        """settings: fields of Settings, above the environment and the YAML file `config`. bus: takes every change of
+        all namespaces, such as an InProcessBus with handlers of your own.
 
         TEST without a `data_dir` or POSTGRES_URL works in a folder that is deleted at the end.
         """
         self._namespace = validate.namespace(namespace)
         self._options = {"config": config, "mode": mode, **settings}
+        self._bus = bus
         self._opened: Services | None = None
         self._stack = AsyncExitStack()
 
@@ -40,7 +51,7 @@ class OpenNamespace:
                 folder = Path(tempfile.mkdtemp(prefix="sfm-test-"))
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 settings = settings.model_copy(update={"data_dir": folder})
-            self._opened = await stack.enter_async_context(open_runtime(settings))
+            self._opened = await stack.enter_async_context(open_runtime(settings, bus=self._bus))
             self._stack = stack.pop_all()
         return self
 
