@@ -130,7 +130,11 @@ def compose(
     walks = Walks(views, runner, whole_graph)
     indexing = Indexing(embedders)
     windows = Windows(database, indexing)
-    vectors = PostgresSearch() if vector_index is None else IndexSearch(vector_index)
+    vectors = (
+        PostgresSearch()
+        if vector_index is None
+        else IndexSearch(vector_index, at_once=max(1, settings.pool_max_size // 2))
+    )
     linking = Linking(installed_linkers(), WriteSearch(vectors))
     memory_writes = MemoryWrites(database, indexing, Settling(windows, linking))
     rewording = Rewording(database, indexing, windows, linking)

@@ -35,6 +35,10 @@ JVM = ["-Xmx256m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-
 TOOL = ["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
 
 
+# Kept until this process ends: the handle of a process that still runs must not be collected.
+_LEFT_TO_OTHERS: "list[KafkaBroker]" = []
+
+
 class BrokerMissing(Exception):
     """Java or the jars are not here; the message says what."""
 
@@ -319,6 +323,7 @@ def shared_broker(run: str) -> Iterator[KafkaBroker]:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 broker.kill()
                 shutil.rmtree(home)
+            _LEFT_TO_OTHERS.append(broker)
 
 
 def _door(home: Path) -> TextIO:
