@@ -154,6 +154,9 @@ class Scripted:
     def __init__(self, pages: list[ChangePage]) -> None:
         self._pages = pages
 
+    async def cursor(self, *_: Any) -> str:
+        return "a-start"
+
     async def follow(self, *_: Any, **__: Any) -> AsyncGenerator[ChangePage]:
         for one in self._pages:
             yield one

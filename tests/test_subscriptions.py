@@ -222,6 +222,9 @@ async def test_queries_and_mutations_go_over_the_socket_too(served: Served, serv
 class Failing:
     """Changes that break off after one page."""
 
+    async def cursor(self, *_: Any) -> str:
+        return "a-start"
+
     async def follow(self, *_: Any, **__: Any) -> AsyncGenerator[ChangePage]:
         yield ChangePage((), "a-place", more=False)
         raise DatabaseUnavailable("the database is away")

@@ -1,6 +1,7 @@
 """What the faces share of changes: their JSON, and following them."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 import orjson
 
@@ -29,20 +30,26 @@ def change_json(one: StreamedChange) -> bytes:
     )
 
 
-async def followed(
-    services: Services, namespace: str, after: str | None, wanted: ChangeFilter
-) -> tuple[ChangePage, AsyncGenerator[ChangePage]]:
-    """The first page of a stream, which comes at once, and the rest, which the caller closes. From `now` on the first
-    page has no changes, but the cursor of now.
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A stream under way: where it begins, its first page, and the rest, which whoever has it closes."""
+
+    start: str
+    first: ChangePage
+    rest: AsyncGenerator[ChangePage]
+
+
+async def followed(services: Services, namespace: str, after: str | None, wanted: ChangeFilter) -> Followed:
+    """A stream with its first page, which comes at once.
 
     Raises NamespaceNotFound, InvalidCursor, CursorExpired, MemoryNotFound, Unavailable.
     """
-    if after in (None, FROM_NOW):
+    if after is None or after == FROM_NOW:
+        # Whoever is cut off before the first change comes back to this moment, not to another now.
         async with services.views.open() as view:
-            now = await services.changes.page(view, namespace, FROM_NOW, wanted, 1)
-        return now, services.changes.follow(namespace, now.cursor, wanted)
+            after = await services.changes.cursor(view, namespace)
     pages = services.changes.follow(namespace, after, wanted)
     first = await anext(pages, None)
     if first is None:
         raise NamespaceNotFound(f"there is no namespace {namespace!r}", namespace=namespace)
-    return first, pages
+    return Followed(after, first, pages)

@@ -54,6 +54,7 @@ class KafkaBus:
         self._turn = asyncio.Lock()
         self._partitioner = DefaultPartitioner()
         self._producer: Any = None
+        self._starting: asyncio.Task[None]
         self._abandoned: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -186,17 +187,21 @@ class KafkaBus:
             self._abandoned = None
         if self._producer is None:
             self._producer = AIOKafkaProducer(**self._options)
-            await self._producer.start()
+            self._starting = asyncio.create_task(self._producer.start())
+        # A start that is cut off would leave its first connection open.
+        await asyncio.shield(self._starting)
         return self._producer
 
     def _abandon(self) -> None:
         if self._producer is not None:
-            self._abandoned = asyncio.create_task(_end(self._producer, self._request_seconds))
+            self._abandoned = asyncio.create_task(_end(self._producer, self._starting, self._request_seconds))
             self._producer = None
 
 
-async def _end(producer: Any, request_seconds: float) -> None:
+async def _end(producer: Any, starting: asyncio.Task[None], request_seconds: float) -> None:
     """Close a producer and drop what it has not sent. Its own `stop` would wait until the broker has that."""
+    await asyncio.wait([starting])
+    starting.exception()  # whoever waited for the start was told
     sender = producer._sender.sender_task
     if sender is not None:
         sender.cancel()

@@ -64,9 +64,9 @@ class Subscription:
             entities=entities, operations=operations, link_types=link_types,
             around=around.within(namespace) if around else None, hops=1 if hops is None else hops,
         )  # fmt: skip
-        first, pages = await followed(info.context.services, validate.namespace(namespace), after, wanted)
-        info.context.cursor = after if first.changes else first.cursor
-        return _events(info.context, first, pages)
+        stream = await followed(info.context.services, validate.namespace(namespace), after, wanted)
+        info.context.cursor = stream.start
+        return _events(info.context, stream.first, stream.rest)
 
 
 async def _events(context: Context, first: ChangePage, pages: AsyncGenerator[ChangePage]) -> AsyncGenerator[Change]:

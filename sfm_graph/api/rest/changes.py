@@ -59,10 +59,10 @@ async def changes(request: Request) -> Response:
 async def _stream(request: Request, call: Call, wanted: ChangeFilter) -> Response:
     after = request.headers.get("last-event-id") or call.after()
     # The first page is there at once, so that what is wrong can still be said by the status.
-    first, pages = await followed(call.services, call.namespace, after, wanted)
+    stream = await followed(call.services, call.namespace, after, wanted)
     path = request.url.path
     return sse.EventStream(
-        _chunks(path, first, pages), streams_of(request.app), farewell=partial(_farewell, path),
+        _chunks(path, stream.first, stream.rest), streams_of(request.app), farewell=partial(_farewell, path),
         patience_seconds=call.services.settings.subscriber_patience_seconds,
     )  # fmt: skip
 
