@@ -153,14 +153,17 @@ async def test_around_a_memory(services: Services) -> None:
     await _store(services, *"abcde", content="new")
     await services.memory_writes.forget_many("demo", [MemoryRef(key="c")])
 
-    async def names(hops: int) -> list[str]:
-        wanted = change_filter(around=MemoryRef(key="a"), hops=hops)
-        return sorted(_name(one) for one in await everything(services, start, wanted, first=1_000))
+    async def names(hops: int, first: int, **asked: object) -> list[str]:
+        wanted = change_filter(around=MemoryRef(key="a"), hops=hops, **asked)
+        return sorted(_name(one) for one in await everything(services, start, wanted, first=first))
 
-    assert await names(0) == ["a"]
-    # The link to c is gone with it: b touched it, so its end is around a as well.
-    assert await names(1) == ["a", "b", "related"]
-    assert await names(2) == ["a", "b", "c", "c", "related"]
+    # Neither the size of pages nor another filter decides what is near.
+    for first in (1, 3, 1_000):
+        assert await names(0, first) == ["a"]
+        # The link to c is gone with it: b touched it, so its end is around a as well.
+        assert await names(1, first) == ["a", "b", "related"]
+        assert await names(2, first) == ["a", "b", "c", "c", "related"]
+        assert await names(2, first, entities=["memory"], operations=["forget"]) == ["c"]
 
 
 async def test_around_an_unknown_memory_is_an_error(services: Services) -> None:

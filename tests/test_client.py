@@ -224,6 +224,8 @@ async def test_changes(memory: AsyncMemorySystem) -> None:
         assert (await anext(stream))["entity"] == "link"
     with pytest.raises(InvalidInput):
         await memory.changes(operations=["shout"])
+    with pytest.raises(InvalidInput, match="entites"):
+        await memory.changes(entites=["link"])  # type: ignore[call-arg]
 
 
 async def test_handlers_in_this_process_get_what_they_failed_at(database_dsn: str) -> None:

@@ -274,6 +274,17 @@ async def test_wrong_options_are_named(monkeypatch: pytest.MonkeyPatch, options:
         await webhook.open(SETTINGS, options)
 
 
+async def test_a_mirror_of_the_source_in_itself_is_refused(tmp_path: Path) -> None:
+    options = {
+        "target": "http://localhost:9595/",
+        "source": "http://127.0.0.1:9595",
+        "state": str(tmp_path / "state"),
+    }
+    with pytest.raises(SettingsError, match="the source itself"):
+        await mirror.open(SETTINGS, options)
+    assert not (tmp_path / "state").exists()
+
+
 async def test_secrets_come_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = {"url": "https://example.org"}
     with pytest.raises(SettingsError, match="SFM_WEBHOOK_SECRET"):

@@ -45,7 +45,8 @@ def qdrant(config: Config = None) -> None:
 
 def followers(
     forget: Annotated[
-        str | None, typer.Option("--forget", metavar="NAME", help="Keep the log for this one no longer.")
+        str | None,
+        typer.Option("--forget", metavar="NAME", help="Keep the log for it no longer. If it runs, it begins anew."),
     ] = None,
     config: Config = None,
 ) -> None:

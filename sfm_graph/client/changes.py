@@ -11,6 +11,7 @@ from sfm_graph.client.fields import Json, Reference
 from sfm_graph.client.opening import OpenNamespace
 from sfm_graph.domain import validate
 from sfm_graph.domain.change_filter import ChangeFilter, change_filter
+from sfm_graph.errors import InvalidInput
 from sfm_graph.services.changes.changes import MAX_PAGE
 
 
@@ -50,6 +51,9 @@ class ChangeMethods(OpenNamespace):
                     yield orjson.loads(change_json(one))
 
     def _wanted(self, options: ChangeOptions) -> ChangeFilter:
+        if unknown := options.keys() - ChangeOptions.__annotations__.keys():
+            known = ", ".join(ChangeOptions.__annotations__)
+            raise InvalidInput(f"unknown option {min(unknown)!r}; known are {known}", field=min(unknown))
         around = options.get("around")
         return change_filter(
             entities=options.get("entities"),

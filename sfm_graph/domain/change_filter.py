@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.change import Change, Operation
 from sfm_graph.domain.identity import Entity, MemoryRef
 from sfm_graph.errors import InvalidInput
+
+K = TypeVar("K", bound=StrEnum)
 
 # Around a memory: a set that is looked up again with every page of changes.
 MAX_AROUND_HOPS = 3
@@ -20,8 +23,9 @@ STREAMED_OPERATIONS = frozenset(Operation) - {Operation.REINDEX}
 class ChangeFilter:
     """Changes of these entities, by these operations; of links only those of these types (None: any).
 
-    `around` keeps changes of memories within `hops` of a memory, and of links that touch one of them, by the links
-    that there are when the changes are read and those that the changes show. The end of the namespace always passes.
+    `around` keeps changes of memories within `hops` of a memory, and of links that touch one of them: by the links
+    that there are when the changes are read; of a memory that is gone by then, by those that it had, until it is
+    erased. The end of the namespace always passes.
     """
 
     entities: frozenset[Entity] = ALL_ENTITIES
@@ -54,10 +58,8 @@ def change_filter(
 
     Raises InvalidInput.
     """
-    chosen = frozenset(_member(Entity, one, "entities") for one in entities or ())
-    done = frozenset(_member(Operation, one, "operations") for one in operations or ())
-    if Operation.REINDEX in done:
-        raise InvalidInput("operations: one of create, update, forget, erase", field="operations")
+    chosen = frozenset(_member(ALL_ENTITIES, one, "entities") for one in entities or ())
+    done = frozenset(_member(STREAMED_OPERATIONS, one, "operations") for one in operations or ())
     types = frozenset(inputs.link_types(link_types)) or None
     if not chosen:
         chosen = ALL_ENTITIES if types is None else frozenset({Entity.LINK})
@@ -70,8 +72,8 @@ def change_filter(
     )
 
 
-def _member(kind: Any, value: str, name: str) -> Any:
-    try:
-        return kind(value.lower())
-    except (ValueError, AttributeError) as error:
-        raise InvalidInput(f"{name}: one of {', '.join(kind)}, not {str(value)[:40]!r}", field=name) from error
+def _member(kinds: frozenset[K], value: object, name: str) -> K:
+    for kind in kinds:
+        if isinstance(value, str) and kind == value.lower():
+            return kind
+    raise InvalidInput(f"{name}: one of {', '.join(sorted(kinds))}, not {str(value)[:40]!r}", field=name)

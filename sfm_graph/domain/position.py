@@ -112,7 +112,7 @@ class ChangeLog:
         return hmac.digest(self.key, bytes(body), hashlib.sha256)[:_MAC_BYTES]
 
 
-_DAMAGED = "the cursor is damaged"
+_DAMAGED = "the cursor is damaged; beside a cursor, `beginning` and `now` are places to begin at"
 RESUME = "export the namespace, then follow from the cursor that the export names"
 
 

@@ -57,13 +57,13 @@ class Mark:
             from_last_id=before.last_id, **self.key.parameters,
         )  # fmt: skip
         if row is None:
-            raise Displaced("another process reads this shard now")
+            raise Displaced("another process has moved this shard's place, or it was forgotten")
         self.position = position
 
     async def confirm(self) -> None:
         """Raises Displaced or DatabaseUnavailable when the position is not this process's any more."""
         if await position(self.session, self.key, self.epoch) != self.position:
-            raise Displaced("another process reads this shard now")
+            raise Displaced("another process has moved this shard's place, or it was forgotten")
 
 
 async def position(session: Session, key: Key, epoch: UUID) -> Position | None:

@@ -1,7 +1,7 @@
 """Links in Postgres: batches by array parameters, and the statements that walk."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -204,3 +204,9 @@ def _by_memory(namespace: str, rows: Iterable[Row]) -> dict[MemoryId, list[Link]
     for memory_id, *row in rows:
         found[memory_id].append(link_from_row(namespace, row))
     return found
+
+
+async def ever_at(session: Session, namespace_id: int, ids: Collection[int]) -> list[tuple[int, int]]:
+    """Source and target of all links that ever touched these memories, as far as the log tells."""
+    rows = await session.rows("links_ever_at", namespace_id=namespace_id, ids=list(ids))
+    return [(source, target) for source, target in rows]

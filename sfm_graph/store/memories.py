@@ -1,6 +1,6 @@
 """Memories in Postgres: batches by array parameters, never a statement per row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -246,3 +246,8 @@ def _columns(memories: Sequence[NewMemory]) -> dict[str, list[Any]]:
         "valid_to": [memory.valid_to for memory in memories],
         "digest": [digest(memory) for memory in memories],
     }
+
+
+async def gone(session: Session, namespace_id: int, ids: Collection[int]) -> list[int]:
+    """Of these ids those that are no memories of the namespace, now."""
+    return [row[0] for row in await session.rows("memory_gone", namespace_id=namespace_id, ids=list(ids))]

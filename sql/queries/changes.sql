@@ -15,6 +15,15 @@ where c.namespace_id = %(namespace_id)s
   and (c.xid >= pg_snapshot_xmax(%(since)s::pg_snapshot)
        or c.xid = any (array(select pg_snapshot_xip(%(since)s::pg_snapshot))));
 
+-- name: links_ever_at
+-- The ends of all links that ever touched these memories, as far as the log tells.
+select distinct (coalesce(c.after, c.before) ->> 'source_id')::bigint,
+       (coalesce(c.after, c.before) ->> 'target_id')::bigint
+from changes c
+where c.namespace_id = %(namespace_id)s and c.entity = 'link'
+  and ((coalesce(c.after, c.before) ->> 'source_id')::bigint = any(%(ids)s::bigint[])
+    or (coalesce(c.after, c.before) ->> 'target_id')::bigint = any(%(ids)s::bigint[]));
+
 -- name: newest_change
 -- The latest transaction that changed a namespace, and up to which transaction changes may be gone from the log. Without
 -- a bound to plan for it keeps its plan: of a log with a million rows the statements above are planned anew each time,

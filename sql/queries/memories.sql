@@ -148,6 +148,11 @@ select (g.m).id from gone g;
 select distinct c.entity_id from changes c
 where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.entity_id = any(%(ids)s::bigint[]);
 
+-- name: memory_gone
+-- Of these ids those that are no memories now.
+select wanted from unnest(%(ids)s::bigint[]) as wanted
+where not exists (select from memories m where m.namespace_id = %(namespace_id)s and m.id = wanted);
+
 -- name: memory_erase_log
 -- Purge what the log still says about memories and about links that touched them; a tombstone row tells readers.
 with touched as materialized (

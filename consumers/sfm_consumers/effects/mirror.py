@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -42,6 +43,8 @@ async def open(settings: Settings, options: Options) -> Consumer:
     timeout = given.integer("timeout_ms", 60_000, low=100, high=600_000) / 1_000
     target_url = given.url("target", plain=plain)
     source_url = given.url("source", plain=plain) if given.text("source") else None
+    if source_url is not None and _place(source_url) == _place(target_url):
+        raise given.wrong("target", "is the source itself")
     names, links, reload = _names(given), given.choice("links", ("all", "callers")), given.flag("reload")
     if reload and source_url is None:
         raise given.wrong("reload", "needs the source's URL in `source`")
@@ -237,3 +240,10 @@ def _raise(refused: Sequence[RefusedRow], events: Sequence[Received]) -> None:
 def _warn(refused: Sequence[RefusedRow]) -> None:
     for one in refused:
         log.warning("the target refuses %s %d: %s", one.entity, one.id, one.reason)
+
+
+def _place(url: str) -> tuple[str | None, int | None]:
+    """Host and port that a URL leads to, loopback by one name."""
+    parts = urlsplit(url)
+    host = "127.0.0.1" if parts.hostname in ("localhost", "::1") else parts.hostname
+    return host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -68,6 +68,8 @@ async def compare(given: argparse.Namespace) -> int:
     for count, line in enumerate(differences(wanted, found), start=1):
         if count <= MAX_SHOWN:
             sys.stdout.write(f"{line}\n")
+    if not wanted and not found:
+        sys.stdout.write(f"neither has anything in {given.namespace!r}: is that its name?\n")
     sys.stdout.write(f"{len(wanted)} rows in the source, {len(found)} in the target, {count} differences\n")
     return count
 

@@ -60,7 +60,7 @@ class InProcessBus:
         failed = [task for task in tasks if task.cancelled() or task.exception()]
         if failed:
             cause = None if failed[0].cancelled() else failed[0].exception()
-            raise EventBusUnavailable(f"{_names(failed)} failed to handle an event") from cause
+            raise EventBusUnavailable(f"{_names(failed)} failed to handle an event: {cause!r}") from cause
 
     async def aclose(self) -> None:
         """No `publish` begins after this; one under way ends by itself."""

@@ -90,7 +90,10 @@ async def _answer(services: Services, request: Request, asked: Asked, allowed: I
             return await _events(services, request, asked)
         by_get = request.method == "GET"
         headers = {"Allow": "POST"} if by_get else None
-        return _refused(405 if by_get else 400, error.as_http_error_reason(request.method), headers)
+        reason = error.as_http_error_reason(request.method)
+        if error.operation_type is OperationType.SUBSCRIPTION:
+            reason += "; ask with `Accept: text/event-stream`, or over a WebSocket"
+        return _refused(405 if by_get else 400, reason, headers)
     finally:
         await context.close()
     # An error without a path is one of the document or the variables: nothing was executed, there is no data.

@@ -1,7 +1,6 @@
-"""The changes around a memory: by the links that there are now, and those that the changes themselves show."""
+"""The changes around a memory: by the links that there are now; of a memory that is gone, by those that it had."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from sfm_graph.errors import MemoryNotFound, WalkTooLarge
 from sfm_graph.hot.walks.one_step import one_step
 from sfm_graph.services.view import View
 from sfm_graph.services.walk_runner import WalkRunner
-from sfm_graph.store import memories
+from sfm_graph.store import links, memories
 
 # A vicinity is looked up again for every page of changes.
 MAX_MEMORIES = 20_000
@@ -40,31 +39,33 @@ class Vicinity:
         """The changes of memories in the vicinity, and of links that touch one. Raises WalkTooLarge."""
         ends = {change.id: _ends(change) for change in changes}
         near: set[int] = set()
-        if any(ends.values()) and await view.namespace(self._namespace) is not None:
-            near = await self._memories(view, ends.values())
+        scope = await view.namespace(self._namespace)
+        if scope is not None and any(ends.values()):
+            near = await self._memories(view, scope.id, {one for some in ends.values() for one in some})
         return [one for one in changes if one.entity is Entity.NAMESPACE or not near.isdisjoint(ends[one.id])]
 
-    async def _memories(self, view: View, shown: Iterable[tuple[int, ...]]) -> set[int]:
-        beside: dict[int, set[int]] = defaultdict(set)
-        for ends in shown:
-            for one in ends:
-                beside[one].update(ends)
-        found = frontier = {self._centre}
+    async def _memories(self, view: View, namespace_id: int, concerned: set[int]) -> set[int]:
+        """The memories within the hops, and those of the concerned ones that were there before they went."""
+        within = frontier = {self._centre}
+        inner: set[int] = set()
         for _ in range(self._hops):
-            frontier = await self._step(view, frontier, beside) - found
-            if not frontier:
-                break
-            found = found | frontier
-            if len(found) > MAX_MEMORIES:
+            inner = within
+            frontier = await self._step(view, frontier) - within
+            within = within | frontier
+            if len(within) > MAX_MEMORIES:
                 raise WalkTooLarge(
                     f"more than {MAX_MEMORIES} memories are within {self._hops} hops; ask for fewer hops"
                 )
-        return found
+        gone = await memories.gone(view.session, namespace_id, concerned - within) if inner else []
+        ends = await links.ever_at(view.session, namespace_id, gone) if gone else []
+        return within.union(*((source, target) for source, target in ends if source in inner or target in inner))
 
-    async def _step(self, view: View, frontier: set[int], beside: dict[int, set[int]]) -> set[int]:
+    async def _step(self, view: View, frontier: set[int]) -> set[int]:
+        if not frontier:
+            return set()
         ground = await self._runner.ground(view, self._namespace, WalkFilter())
         steps = await ground.run(np.array(sorted(frontier), np.int64), one_step, self._runner.work())
-        return set(steps.targets.tolist()).union(*(beside[one] for one in frontier if one in beside))
+        return set(steps.targets.tolist())
 
 
 def _ends(change: Change) -> tuple[int, ...]:
