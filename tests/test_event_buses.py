@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -154,7 +155,7 @@ class KafkaGround(Ground):
     def read(self, consumer: confluent_kafka.Consumer, topic: str) -> list[list[Arrived]]:
         numbers = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
         places = [confluent_kafka.TopicPartition(topic, number, 0) for number in numbers]
-        count = sum(consumer.get_watermark_offsets(place, timeout=30)[1] for place in places)
+        count = sum(self.end(consumer, place) for place in places)
         consumer.assign(places)
         seen: list[list[Arrived]] = [[] for _ in numbers]
         while count:
@@ -164,6 +165,18 @@ class KafkaGround(Ground):
             for message in messages:
                 seen[message.partition()].append(self.arrival(message))
         return seen
+
+    @staticmethod
+    def end(consumer: confluent_kafka.Consumer, place: confluent_kafka.TopicPartition) -> int:
+        """How many messages there are; a partition that was just made may not have a leader yet."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return int(consumer.get_watermark_offsets(place, timeout=30)[1])
+            except confluent_kafka.KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     @staticmethod
     def arrival(message: confluent_kafka.Message) -> Arrived:
