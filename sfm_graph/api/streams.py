@@ -72,11 +72,17 @@ async def taken(sending: Awaitable[None], seconds: float) -> None:
 
     Raises SubscriberTooSlow after `seconds`; a server that was waiting has then sent nothing of it.
     """
+    # Not by `asyncio.timeout`, whose one cancellation a server may swallow on its way, and wait for ever.
+    task = asyncio.ensure_future(sending)
     try:
-        async with asyncio.timeout(seconds):
-            await sending
-    except TimeoutError as error:
-        raise SubscriberTooSlow(f"nothing was taken for {seconds:g} seconds; go on at the cursor") from error
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=AGAIN_SECONDS)
+    if task.cancelled() or not task.done():
+        raise SubscriberTooSlow(f"nothing was taken for {seconds:g} seconds; go on at the cursor")
+    task.result()
 
 
 async def settled(*tasks: asyncio.Task[None]) -> None:
