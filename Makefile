@@ -1,6 +1,6 @@
 # Needs Python >= 3.11 and GNU make >= 3.81. Everything else goes into .venv, once.
 .DEFAULT_GOAL := help
-.PHONY: run test check fmt soak bench lock clean help
+.PHONY: run test check audit fmt soak bench lock clean help
 
 # Candidates, tried in this order; `make PYTHON=/path/to/python3.12` names one.
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -25,6 +25,10 @@ check: $(stamp) ## lint, format, types, import contract, schema drift
 	@$(bin)/mypy
 	@$(bin)/lint-imports --no-logo --no-cache
 	@$(bin)/sfm schema --check
+
+audit: $(stamp) ## unsafe code, known vulnerabilities of what requirements.txt pins
+	@$(bin)/bandit --quiet --recursive --configfile pyproject.toml sfm_graph consumers/sfm_consumers
+	@$(bin)/python .ci/audit.py
 
 fmt: $(stamp) ## format and fix what can be fixed
 	@$(bin)/ruff check --fix .

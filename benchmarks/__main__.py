@@ -16,7 +16,9 @@ NAMES = {
     "recall_rules": "the rules that recall is built towards, on questions with known answers",
     "recall_quality": "what the service recalls of questions with known answers, each leg alone and each part off",
     "recall_speed": "recall of 10 explained hits at 10k to 1M memories, in process and over HTTP, and bare pgvector",
+    "cache": "the same recall asked again, with a cache in Redis and without",
     "changes": "the change stream: relay, time from commit to readers, and what the log costs writers",
+    "telemetry": "what metrics and traces cost a recall at 10k memories",
     "graph": "walks and paths on power-law graphs, against recursive SQL, NetworkX, igraph and Ladybug",
 }
 

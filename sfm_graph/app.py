@@ -8,14 +8,19 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
+from sfm_graph.api.admission import Admission
+from sfm_graph.api.authentication import Authenticate
 from sfm_graph.api.gql.router import graphql_router
 from sfm_graph.api.guard import Guard
-from sfm_graph.api.metrics import MeteredApp, Metrics
+from sfm_graph.api.limiting import LIMIT_HEADERS, Limiting
+from sfm_graph.api.metered import MeteredApp
+from sfm_graph.api.metrics import Metrics
 from sfm_graph.api.pages import pages_router, read_texts
 from sfm_graph.api.problems import add_problem_handlers
-from sfm_graph.api.rest import COMPONENTS, rest_routes
+from sfm_graph.api.rest import COMPONENTS, probe_routes, rest_routes
 from sfm_graph.runtime import open_runtime
 from sfm_graph.services.registry import Services
 from sfm_graph.settings import Settings
@@ -33,38 +38,90 @@ def create_app(settings: Settings) -> FastAPI:
     return _app(settings, lambda: open_runtime(settings))
 
 
-def app_for(services: Services) -> FastAPI:
-    """An app over services that the caller opened and closes. It must be started, as any ASGI app."""
+def app_for(services: Services, *, as_local: bool = False) -> FastAPI:
+    """An app over services that the caller opened and closes. It must be started, as any ASGI app.
+
+    `as_local`: it answers this process only, so that no request needs a token.
+    """
 
     @asynccontextmanager
     async def lent() -> AsyncIterator[Services]:
         yield services
 
-    return _app(services.settings, lent)
+    return _app(services.settings, lent, as_local=as_local)
 
 
-def _app(settings: Settings, runtime: Callable[[], AbstractAsyncContextManager[Services]]) -> FastAPI:
+def operations_app(services: Services) -> FastAPI:
+    """An app that only tells how this process does: health, readiness, metrics. For who has no other to answer.
+
+    The caller opens and closes the services, and starts the app.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = services
+        async with metrics.observing(services):
+            yield
+
+    app = FastAPI(title="sfm_graph", version=_version(), lifespan=lifespan, openapi_url=None)
+    _protect(app, services.settings, metrics)
+    app.router.routes.extend(probe_routes())
+    return app
+
+
+def _app(
+    settings: Settings, runtime: Callable[[], AbstractAsyncContextManager[Services]], *, as_local: bool = False
+) -> FastAPI:
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with runtime() as services:
             app.state.services = services
-            with metrics.observing(services), _served(app, graphql_router(services).routes):
-                yield
+            async with metrics.observing(services):
+                with _served(app, graphql_router(services).routes):
+                    yield
 
     app = _Documented(
         title="sfm_graph", version=_version(), description=_DESCRIPTION,
         lifespan=lifespan, docs_url=None, redoc_url=None,
     )  # fmt: skip
-    app.state.metrics = metrics
-    add_problem_handlers(app)
-    app.add_middleware(Guard, host_names=settings.host_names, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(MeteredApp, metrics=metrics)
+    _protect(app, settings, metrics, as_local=as_local)
     app.router.routes.extend(rest_routes())
     operations = operations_folder()
     app.include_router(pages_router(read_texts(operations, ".graphql"), read_texts(operations, ".json")))
     return app
+
+
+def _protect(app: FastAPI, settings: Settings, metrics: Metrics, *, as_local: bool = False) -> None:
+    """Add what every request passes, and how errors are answered."""
+    app.state.metrics = metrics
+    add_problem_handlers(app)
+    # The last one added is the first to see a request.
+    app.add_middleware(Limiting)
+    app.add_middleware(Authenticate, as_local=as_local)
+    app.add_middleware(
+        Admission,
+        max_requests=settings.max_requests,
+        max_transfers=settings.max_transfers,
+        request_timeout_ms=settings.request_timeout_ms,
+    )
+    if settings.cors_origin_names:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin_names,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID"],
+            expose_headers=["ETag", "Retry-After", "X-Changes-Cursor", *LIMIT_HEADERS],
+        )
+    app.add_middleware(
+        Guard,
+        host_names=settings.host_names,
+        max_body_bytes=settings.max_body_bytes,
+        origins=settings.cors_origin_names,
+    )
+    app.add_middleware(MeteredApp, metrics=metrics)
 
 
 @contextmanager

@@ -7,7 +7,9 @@
     │   ├── InvalidWeight           400  invalid_weight
     │   ├── QueryTooComplex         400  query_too_complex
     │   └── WalkTooLarge            400  walk_too_large
+    ├── Unauthenticated             401  unauthenticated
     ├── AccessRefused               403  access_refused
+    ├── Forbidden                   403  forbidden
     ├── NotFound                    404  not_found
     │   ├── MemoryNotFound          404  memory_not_found
     │   ├── LinkNotFound            404  link_not_found
@@ -21,6 +23,8 @@
     ├── CursorExpired               410  cursor_expired
     ├── TooLarge                    413  too_large
     ├── UnsupportedMediaType        415  unsupported_media_type
+    ├── RateLimited                 429  rate_limited
+    │   └── BudgetSpent             429  budget_spent
     ├── DatabaseFailure             500  internal_error
     └── Unavailable                 503  unavailable
         ├── SubscriberTooSlow       503  subscriber_too_slow
@@ -28,6 +32,7 @@
         ├── VectorIndexUnavailable  503  vector_index_unavailable
         ├── DatabaseUnavailable     503  database_unavailable
         ├── Overloaded              503  overloaded
+        │   └── DeadlineExceeded    503  deadline_exceeded
         ├── EmbedderUnavailable     503  embedder_unavailable
         └── RerankerUnavailable     503  reranker_unavailable
 
@@ -91,6 +96,33 @@ class AccessRefused(SfmError):
 
     code = "access_refused"
     http_status = 403
+
+
+class Unauthenticated(SfmError):
+    """The request has no bearer token, or one that is wrong, expired or revoked."""
+
+    code = "unauthenticated"
+    http_status = 401
+
+
+class Forbidden(SfmError):
+    """The principal may not do this; the message says what it would need."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class RateLimited(SfmError):
+    """The principal's limit of this class of requests is used up; `details.retry_after` says for how many seconds."""
+
+    code = "rate_limited"
+    http_status = 429
+
+
+class BudgetSpent(RateLimited):
+    """The principal's budget of GraphQL cost is used up."""
+
+    code = "budget_spent"
 
 
 class NotFound(SfmError):
@@ -211,6 +243,12 @@ class Overloaded(Unavailable):
     """No database connection became free, or the statement's time ran out."""
 
     code = "overloaded"
+
+
+class DeadlineExceeded(Overloaded):
+    """The request's time ran out."""
+
+    code = "deadline_exceeded"
 
 
 class EmbedderUnavailable(Unavailable):

@@ -1,18 +1,28 @@
 """The composition root: settings in, opened services out, closed in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 
-from sfm_graph import backends
+from sfm_graph import __version__, backends
+from sfm_graph.adapters.rate_limits.in_process import InProcessRateLimiter
+from sfm_graph.errors import SettingsError
 from sfm_graph.hot.cache import HotBudget, HotCache
 from sfm_graph.hot.graph.graph import HotGraph
 from sfm_graph.hot.text.index import TextIndex
+from sfm_graph.ports.authenticator import Authenticator
+from sfm_graph.ports.cache import Cache
 from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.ports.reranker import Reranker
 from sfm_graph.ports.vector_index import ServedVectorIndex
+from sfm_graph.services.access.audit import AuditLog
+from sfm_graph.services.access.authentication import Authentication
+from sfm_graph.services.access.keys import Keys
+from sfm_graph.services.access.policy import ScopesByNamespace
+from sfm_graph.services.cache_use import CacheUse
 from sfm_graph.services.changes.changes import Changes
 from sfm_graph.services.changes.relay import Relay
 from sfm_graph.services.changes.retention import Retention
@@ -23,12 +33,14 @@ from sfm_graph.services.health import Health
 from sfm_graph.services.hot_graph import FreshGraphs, HotGraphs
 from sfm_graph.services.hot_text import HotText
 from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.limits import Limits
 from sfm_graph.services.linking.linking import Linking, installed_linkers
 from sfm_graph.services.links import Links
 from sfm_graph.services.maintenance import Maintenance
 from sfm_graph.services.memory_reads import MemoryReads
 from sfm_graph.services.memory_writes import MemoryWrites
 from sfm_graph.services.namespaces import Namespaces
+from sfm_graph.services.recall.answers import Answers
 from sfm_graph.services.recall.recalls import Recalls
 from sfm_graph.services.recall.reranking import Reranking
 from sfm_graph.services.reembed import Reembed
@@ -50,6 +62,7 @@ from sfm_graph.store.change_stream import adopt
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
 from sfm_graph.store.migrations import ensure_database, migrate
+from sfm_graph.telemetry.export import tracing_to_collector
 
 EMBEDDED_DATABASE = "sfm"
 
@@ -64,17 +77,22 @@ async def open_runtime(
     other processes. `bus`: where changes are relayed to instead of what the settings name; it is closed at the end.
     """
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tracing_to_collector(settings, "sfm-graph"))
         server = None
         if settings.postgres_url is None:
             server = await stack.enter_async_context(embedded_postgres(settings.data_dir))
             await ensure_database(server.superuser_dsn(), EMBEDDED_DATABASE)
-            conninfo = server.superuser_dsn(EMBEDDED_DATABASE)
+            owner_conninfo = server.superuser_dsn(EMBEDDED_DATABASE)
+            role = await migrate(owner_conninfo, login=True)
+            # Not as a superuser who takes on a role: no statement can then leave it.
+            conninfo = make_conninfo(owner_conninfo, user=role)
         else:
-            conninfo = external_conninfo(settings.postgres_url.get_secret_value(), settings)
-        role = await migrate(conninfo)
+            owner_conninfo = conninfo = external_conninfo(settings.postgres_url.get_secret_value(), settings)
+            role = await migrate(conninfo)
         database = Database(
             conninfo,
             role=role,
+            owner_conninfo=owner_conninfo,
             max_size=settings.pool_max_size,
             timeout_seconds=settings.pool_timeout_ms / 1000,
             statement_timeout_ms=settings.statement_timeout_ms,
@@ -82,20 +100,28 @@ async def open_runtime(
         stack.push_async_callback(database.close)
         database.on_arrival(adopt)
         await database.open()
-        embedders = await backends.make_embedders(settings)
+        cache = backends.make_cache(settings)
+        if cache is not None:
+            stack.push_async_callback(cache.aclose)
+        embedders = await backends.make_embedders(settings, cache)
         stack.push_async_callback(embedders.aclose)
         whole_graph = WholeGraph()
         stack.push_async_callback(whole_graph.aclose)
         reranker = await backends.make_reranker(settings)
         bus = bus or await backends.make_bus(settings)
         vector_index = backends.make_vector_index(settings)
+        limits = await backends.make_limits(settings)
+        stack.push_async_callback(limits.aclose)
         for plugged in (reranker, bus, vector_index):
             if plugged is not None:
                 stack.push_async_callback(plugged.aclose)
         services = compose(
             settings, database, embedders, whole_graph, reranker=reranker, bus=bus, vector_index=vector_index,
-            server=server,
+            cache=cache, limits=limits, server=server, authenticators=backends.make_authenticators(settings),
         )  # fmt: skip
+        stack.push_async_callback(services.audit.aclose)
+        stack.push_async_callback(services.authentication.aclose)
+        await stack.enter_async_context(running(services.keys.run(), "use of API keys"))
         await services.retention.prepare()
         stack.push_async_callback(services.changes.aclose)
         if maintenance:
@@ -115,7 +141,10 @@ def compose(
     reranker: Reranker | None = None,
     bus: EventBus | None = None,
     vector_index: ServedVectorIndex | None = None,
+    cache: Cache | None = None,
+    limits: Limits | None = None,
     server: EmbeddedServer | None = None,
+    authenticators: Sequence[Authenticator] = (),
 ) -> Services:
     """Wire the services over an opened database, with what is plugged in."""
     budget = HotBudget(settings.hot_budget_bytes)
@@ -155,6 +184,22 @@ def compose(
         vector_indexing = VectorIndexing(database, vector_index, poll_seconds=poll_seconds)
     changes = Changes(views, Tail(database, Ticker(database, poll_seconds)), runner)
     relay = Relay(database, bus, shards=settings.relay_shards, poll_seconds=poll_seconds) if bus is not None else None
+    reranking = Reranking(reranker, candidates=settings.rerank_candidates, deadline_ms=settings.rerank_deadline_ms)
+    answers = None if cache is None else Answers(cache, indexing, setup=_answered_with(settings, reranking))
+    caching = None if cache is None or answers is None else CacheUse(cache, answers, embedders.shared)
+    limits = limits or Limits(settings, InProcessRateLimiter(), InProcessRateLimiter())
+    plugged = {} if caching is None else {"cache": caching.state}
+    if settings.has_limits:
+        plugged["limits"] = limits.state
+    keys, audit = Keys(database), AuditLog(database)
+    authentication = Authentication(
+        [*authenticators, keys],
+        ScopesByNamespace(),
+        audit,
+        configured=settings.has_token or settings.has_jwt,
+        keys_exist=keys.exist,
+        open_to_local=settings.on_loopback,
+    )
     return Services(
         settings=settings,
         views=views,
@@ -165,8 +210,9 @@ def compose(
             indexing,
             HotText(hot_text, indexing, max_waiting=max_waiting),
             runner,
-            Reranking(reranker, candidates=settings.rerank_candidates, deadline_ms=settings.rerank_deadline_ms),
+            reranking,
             vectors,
+            answers,
         ),
         walks=walks,
         traversal=Traversal(walks),
@@ -185,12 +231,34 @@ def compose(
         retention=retention,
         maintenance=background,
         vector_indexing=vector_indexing,
-        health=Health(database, background, changes, relay, retention, server, vector_indexing),
+        health=Health(
+            database,
+            background,
+            changes,
+            relay,
+            retention,
+            server,
+            vector_indexing,
+            plugged=plugged,
+        ),
+        limits=limits,
+        keys=keys,
+        audit=audit,
+        authentication=authentication,
+        cache=caching,
     )
 
 
+def _answered_with(settings: Settings, reranking: Reranking) -> str:
+    """What the answer to a recall depends on beside the memories and the query."""
+    return repr((
+        __version__, reranking.name, reranking.candidates, settings.reranker, settings.reranker_model,
+        settings.reranker_revision, settings.reranker_url,
+    ))  # fmt: skip
+
+
 def external_conninfo(url: str, settings: Settings) -> str:
-    """The connection string of an external database with the TLS settings."""
+    """The connection string of an external database with the TLS settings. Raises SettingsError."""
     tls = {
         "sslmode": settings.postgres_ssl_mode,
         "sslrootcert": settings.postgres_ssl_root_cert,
@@ -198,15 +266,19 @@ def external_conninfo(url: str, settings: Settings) -> str:
         "sslkey": settings.postgres_ssl_key,
     }
     given = {name: str(value) for name, value in tls.items() if value is not None}
-    return make_conninfo(url, **given)
+    try:
+        return make_conninfo(url, **given)
+    except ProgrammingError:
+        # Its message repeats the text, password and all.
+        raise SettingsError("POSTGRES_URL is no URL like postgresql://user:password@host:5432/database") from None
 
 
 @asynccontextmanager
-async def running(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Work beside the block, cancelled at its end."""
+async def running(work: Coroutine[None, None, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
+    """Work beside the block, cancelled at its end. Raises there what the work has ended with."""
     task = asyncio.create_task(work, name=name)
     try:
-        yield
+        yield task
     finally:
         await ended(task)
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -4,7 +4,9 @@ A value comes from, in this order: an explicit argument, the environment, a `.en
 `--config` or `SFM_CONFIG`, the default here. Nothing else in the package reads the environment.
 """
 
+import ipaddress
 import os
+from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,7 +14,8 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
+from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from sfm_graph.errors import SettingsError
 
@@ -55,6 +58,20 @@ class EventBusKind(StrEnum):
     REDIS = "redis"
 
 
+class CacheKind(StrEnum):
+    """Where answered recalls and vectors of queries are kept for the next one who asks the same."""
+
+    NONE = "none"
+    REDIS = "redis"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class KafkaProtocol(StrEnum):
     """How Kafka's brokers are spoken to."""
 
@@ -80,12 +97,24 @@ def _names(*names: str) -> AliasChoices:
     return AliasChoices(*names)
 
 
+# What the YAML file holds, while settings are read.
+_from_file: ContextVar[dict[str, Any]] = ContextVar("from_file", default={})  # noqa: B039 - never changed
+
+
 class Settings(BaseSettings):
     """The settings of one process. Frozen; units are in the names."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_file=".env", populate_by_name=True, env_ignore_empty=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Source, env_settings: Source, dotenv_settings: Source,
+        file_secret_settings: Source,
+    ) -> tuple[Source, ...]:  # fmt: skip
+        """Where values come from, the first one wins."""
+        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, _from_file.get())
 
     mode: MemoryMode = Field(MemoryMode.DEVELOPMENT, validation_alias=_names("MEMORY_MODE"))
 
@@ -107,6 +136,39 @@ class Settings(BaseSettings):
     graceful_timeout_seconds: int = Field(
         10, ge=0, validation_alias=_names("SFM_GRACEFUL_TIMEOUT_SECONDS", "UVICORN_TIMEOUT_GRACEFUL")
     )
+
+    # Answers that are still asked for on connections that were open before get so long after SIGTERM.
+    drain_seconds: int = Field(0, ge=0, le=300, validation_alias=_names("SFM_DRAIN_SECONDS"))
+    workers: int = Field(1, ge=1, le=64, validation_alias=_names("UVICORN_WORKERS", "SFM_WORKERS"))
+    # Origins of pages elsewhere that may use the service from a browser.
+    cors_origins: str = Field("", validation_alias=_names("SFM_CORS_ORIGINS"))
+
+    api_token: SecretStr | None = Field(None, validation_alias=_names("SOMA_API_TOKEN"))
+    api_token_file: Path | None = Field(None, validation_alias=_names("SOMA_API_TOKEN_FILE"))
+    jwt_issuer: str | None = Field(None, validation_alias=_names("SFM_JWT_ISSUER"))
+    jwt_audience: str | None = Field(None, validation_alias=_names("SFM_JWT_AUDIENCE"))
+    jwt_jwks_url: str | None = Field(None, validation_alias=_names("SFM_JWT_JWKS_URL"))
+    jwt_public_key_file: Path | None = Field(None, validation_alias=_names("SFM_JWT_PUBLIC_KEY_FILE"))
+    jwt_scopes_claim: str = Field("scope", min_length=1, validation_alias=_names("SFM_JWT_SCOPES_CLAIM"))
+    jwt_namespaces_claim: str = Field(
+        "sfm_namespaces", min_length=1, validation_alias=_names("SFM_JWT_NAMESPACES_CLAIM")
+    )
+
+    # Requests of one principal and class of routes in one window; none by default.
+    rate_limit_max: int | None = Field(None, ge=1, le=10**9, validation_alias=_names("SOMA_RATE_LIMIT_MAX"))
+    rate_limit_window_seconds: float = Field(
+        60, gt=0, le=86_400, validation_alias=_names("SOMA_RATE_LIMIT_WINDOW_SECONDS")
+    )
+    rate_limit_classes: str = Field("", validation_alias=_names("SFM_RATE_LIMIT_CLASSES"))
+    cost_budget: int | None = Field(None, ge=1, le=10**12, validation_alias=_names("SFM_COST_BUDGET"))
+    # What one GraphQL request may cost; docs/http.md says how cost is counted.
+    max_query_cost: int = Field(1_000_000, ge=100, validation_alias=_names("SFM_MAX_QUERY_COST"))
+    # One request from its head to its answer; streams last longer.
+    request_timeout_ms: int = Field(30_000, ge=100, validation_alias=_names("SFM_REQUEST_TIMEOUT_MS"))
+    # Beyond so many requests at once the next one is refused at once: it would only be answered late.
+    max_requests: int = Field(128, ge=1, le=100_000, validation_alias=_names("SFM_MAX_REQUESTS"))
+    # Exports and imports each hold a connection for as long as their client takes.
+    max_transfers: int = Field(4, ge=1, le=1_000, validation_alias=_names("SFM_MAX_TRANSFERS"))
 
     embedder: EmbedderKind = Field(EmbedderKind.HASHING, validation_alias=_names("SFM_EMBEDDER"))
     embedding_model: str | None = Field(None, validation_alias=_names("SFM_EMBEDDING_MODEL", "SOMA_MODEL_NAME"))
@@ -168,6 +230,8 @@ class Settings(BaseSettings):
         KafkaProtocol.PLAINTEXT, validation_alias=_names("KAFKA_SECURITY_PROTOCOL")
     )
     kafka_ssl_ca_location: Path | None = Field(None, validation_alias=_names("KAFKA_SSL_CA_LOCATION"))
+    kafka_ssl_cert_location: Path | None = Field(None, validation_alias=_names("KAFKA_SSL_CERTIFICATE_LOCATION"))
+    kafka_ssl_key_location: Path | None = Field(None, validation_alias=_names("KAFKA_SSL_KEY_LOCATION"))
     kafka_sasl_mechanism: KafkaMechanism = Field(
         KafkaMechanism.SCRAM_SHA_512, validation_alias=_names("KAFKA_SASL_MECHANISM")
     )
@@ -179,6 +243,10 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(None, validation_alias=_names("REDIS_URL"))
     redis_host: str | None = Field(None, validation_alias=_names("REDIS_HOST"))
     redis_port: int = Field(6379, ge=1, le=65_535, validation_alias=_names("REDIS_PORT"))
+    redis_username: str | None = Field(None, validation_alias=_names("REDIS_USERNAME"))
+    redis_password: SecretStr | None = Field(None, validation_alias=_names("REDIS_PASSWORD"))
+    redis_tls: bool = Field(False, validation_alias=_names("REDIS_TLS"))
+    redis_ssl_ca_location: Path | None = Field(None, validation_alias=_names("REDIS_SSL_CA_LOCATION"))
     # Entries of a stream that consumers may still read; older ones go.
     redis_stream_length: int = Field(1_000_000, ge=1_000, validation_alias=_names("SFM_REDIS_STREAM_LENGTH"))
 
@@ -189,6 +257,16 @@ class Settings(BaseSettings):
     qdrant_tls_cert: Path | None = Field(None, validation_alias=_names("QDRANT_TLS_CERT"))
     qdrant_api_key: SecretStr | None = Field(None, validation_alias=_names("SFM_QDRANT_API_KEY"))
 
+    # Where answered recalls and vectors of queries are kept; never what is true.
+    cache: CacheKind = Field(CacheKind.NONE, validation_alias=_names("SFM_CACHE"))
+    cache_seconds: int = Field(300, ge=1, le=86_400, validation_alias=_names("SFM_CACHE_SECONDS"))
+
+    # Traces go there by OTLP over HTTP, such as http://localhost:4318; none without it.
+    otlp_endpoint: str | None = Field(
+        None, validation_alias=_names("SFM_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+    trace_sample_ratio: float = Field(1.0, ge=0, le=1, validation_alias=_names("SFM_TRACE_SAMPLE_RATIO"))
+    log_format: LogFormat = Field(LogFormat.TEXT, validation_alias=_names("SFM_LOG_FORMAT"))
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", validation_alias=_names("SFM_LOG_LEVEL"))
 
     @model_validator(mode="after")
@@ -228,7 +306,31 @@ class Settings(BaseSettings):
             )
         return self
 
-    @field_validator("embedding_url", "old_embedding_url", "reranker_url", "qdrant_url")
+    @model_validator(mode="after")
+    def _plugged_in_is_named(self) -> Self:
+        if self.cache is CacheKind.REDIS and not self.has_redis:
+            raise ValueError("REDIS_URL is required when SFM_CACHE is redis")
+        if self.api_token is not None and self.api_token_file is not None:
+            raise ValueError("SOMA_API_TOKEN and SOMA_API_TOKEN_FILE are both set; one of them is the token")
+        if self.has_jwt and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError("SFM_JWT_ISSUER and SFM_JWT_AUDIENCE are required with SFM_JWT_JWKS_URL or a public key")
+        if self.jwt_jwks_url and self.jwt_public_key_file:
+            raise ValueError("SFM_JWT_JWKS_URL and SFM_JWT_PUBLIC_KEY_FILE are both set; one of them has the keys")
+        if (self.jwt_issuer or self.jwt_audience) and not self.has_jwt:
+            raise ValueError("SFM_JWT_JWKS_URL or SFM_JWT_PUBLIC_KEY_FILE is required with SFM_JWT_ISSUER")
+        if ANY_HOST in self.host_names and not (self.has_token or self.has_jwt):
+            raise ValueError("SFM_ALLOWED_HOSTS is *, which needs a token: SOMA_API_TOKEN, or SFM_JWT_ISSUER")
+        return self
+
+    @field_validator("rate_limit_classes")
+    @classmethod
+    def _are_limits(cls, value: str) -> str:
+        _limits(value)
+        return value
+
+    @field_validator(
+        "embedding_url", "old_embedding_url", "reranker_url", "qdrant_url", "jwt_jwks_url", "otlp_endpoint"
+    )
     @classmethod
     def _is_plain_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -250,9 +352,72 @@ class Settings(BaseSettings):
         return EventBusKind.KAFKA if self.kafka_bootstrap_servers else EventBusKind.NONE
 
     @property
+    def on_loopback(self) -> bool:
+        """Whether the address to listen on is out of reach for other machines."""
+        return is_loopback(self.host)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no request needs a token, until the database holds an API key."""
+        return self.on_loopback and not (self.has_token or self.has_jwt)
+
+    @property
+    def has_redis(self) -> bool:
+        """Whether a Redis is named."""
+        return self.redis_url is not None or self.redis_host is not None
+
+    @property
+    def has_jwt(self) -> bool:
+        """Whether JWTs are taken."""
+        return self.jwt_jwks_url is not None or self.jwt_public_key_file is not None
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there is a static token."""
+        return self.api_token is not None or self.api_token_file is not None
+
+    @property
+    def class_limits(self) -> dict[str, int]:
+        """Requests in one window by class of routes, where they differ from `rate_limit_max`."""
+        return _limits(self.rate_limit_classes)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether callers are limited in any way."""
+        return bool(self.rate_limit_max or self.class_limits or self.cost_budget)
+
+    @property
+    def cors_origin_names(self) -> tuple[str, ...]:
+        """The origins that browsers let use the service."""
+        return tuple(name.strip() for name in self.cors_origins.split(",") if name.strip())
+
+    @property
     def host_names(self) -> frozenset[str]:
         """The Host header names that are answered, lower case, without ports."""
         return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on, such as 127.0.0.1, ::1 or localhost, is out of reach for other machines."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+ANY_HOST = "*"
+ROUTE_CLASSES = ("read", "write", "search", "graphql", "stream", "admin")
+
+
+def _limits(text: str) -> dict[str, int]:
+    """`search=100,write=50` as a mapping. Raises ValueError."""
+    found: dict[str, int] = {}
+    for one in filter(None, (part.strip() for part in text.split(","))):
+        name, _, most = one.partition("=")
+        if name not in ROUTE_CLASSES or not most.isdecimal() or not 0 < int(most) <= 10**9:
+            raise ValueError(f"must look like search=100,write=50; classes are {', '.join(ROUTE_CLASSES)}")
+        found[name] = int(most)
+    return found
 
 
 def _need(variable: str, kind: EmbedderKind | None, prefix: str, model: str | None, url: str | None) -> None:
@@ -272,12 +437,14 @@ def load_settings(config: Path | None = None, **explicit: Any) -> Settings:
     config = config or (Path(os.environ["SFM_CONFIG"]) if os.environ.get("SFM_CONFIG") else None)
     from_file = _yaml_values(config) if config else {}
     given = {name: value for name, value in explicit.items() if value is not None}
+    token = _from_file.set(from_file)
     try:
-        # What the environment sets must win over the file, and pydantic ranks init arguments first.
-        environment = Settings(**given).model_dump(exclude_unset=True)
-        return Settings(**{**from_file, **environment, **given})
+        return Settings(**given)
     except ValidationError as exc:
-        raise SettingsError(_explain(exc)) from exc
+        # Not as its cause: it holds what was given, secrets too.
+        raise SettingsError(_explain(exc)) from None
+    finally:
+        _from_file.reset(token)
 
 
 def variable_names(field: str) -> list[str]:

@@ -52,6 +52,10 @@ create index memories_kind on memories (namespace_id, kind, id);
 -- The few memories whose validity has an end: a search excludes those of them that are not valid now.
 create index memories_bounded on memories (namespace_id, id)
     where valid_from > '-infinity' or valid_to < 'infinity';
+-- The last moment before a given one at which something became valid or ceased to be: an answer that is kept is good
+-- until the next. Memories and links without bounds are in none of these.
+create index memories_begin on memories (namespace_id, valid_from) where valid_from > '-infinity';
+create index memories_end on memories (namespace_id, valid_to) where valid_to < 'infinity';
 -- `where` on payload paths: exists.
 create index memories_payload on memories using gin (payload);
 -- `where` on payload values: by path and value together, 90 times as fast as by each for values that other paths have.
@@ -83,6 +87,9 @@ create unique index links_out on links (namespace_id, source_id, type, target_id
 create index links_in on links (namespace_id, target_id, type, source_id);
 -- What a linker made out of a memory.
 create index links_made on links (namespace_id, maker, source_id) where maker is not null;
+-- As of memories.
+create index links_begin on links (namespace_id, valid_from) where valid_from > '-infinity';
+create index links_end on links (namespace_id, valid_to) where valid_to < 'infinity';
 
 -- Vectors: replaced, never updated, so that a part's row id tells whether an index range covers it.
 create sequence embedding_ids;
@@ -165,7 +172,9 @@ create table changes (
     operation     text collate "C" not null
                   check (operation in ('create', 'update', 'forget', 'erase', 'reindex')),
     before        jsonb,
-    after         jsonb
+    after         jsonb,
+    -- The trace of the request that made the change, as `traceparent`; set for a transaction by the service.
+    trace         text collate "C" default nullif(current_setting('sfm.trace', true), '')
 ) partition by range (at);
 -- States as they are: a page is bounded by their size, and most are too short to be made shorter.
 alter table changes alter column before set storage external, alter column after set storage external;
@@ -250,6 +259,43 @@ create table idempotency_keys (
 );
 create index idempotency_keys_age on idempotency_keys (created_at);
 
+-- API keys: a token is `sfm_<id>_<secret>`; only the secret's hash is here.
+create table api_keys (
+    id            bigint generated always as identity primary key,
+    name          text collate "C" not null,
+    hash          bytea not null,
+    scopes        text[] not null,
+    namespaces    text[] not null,
+    created_by    text collate "C" not null,
+    created_at    timestamptz not null default now(),
+    expires_at    timestamptz not null default 'infinity',
+    revoked_at    timestamptz,
+    last_used_at  timestamptz
+);
+create unique index api_keys_name on api_keys (name) where revoked_at is null;
+
+-- What was denied, and what administrators did. Append only: a trigger refuses to change or remove a row.
+create table audit_log (
+    id          bigint generated always as identity primary key,
+    at          timestamptz not null default clock_timestamp(),
+    principal   text collate "C" not null,
+    action      text collate "C" not null,
+    scope       text collate "C" not null,
+    namespace   text collate "C",
+    -- What else it was about, such as a key's name.
+    target      text collate "C",
+    allowed     boolean not null,
+    reason      text not null
+);
+create index audit_log_at on audit_log (at);
+
+create function audit_log_keep() returns trigger language plpgsql as $$
+begin
+    raise exception 'the audit log is append only';
+end $$;
+create trigger audit_log_keep before update or delete or truncate on audit_log
+    for each statement execute function audit_log_keep();
+
 -- The state of a row as the change log and the stream carry it.
 create function memory_state(m memories) returns jsonb language sql stable parallel safe return
     jsonb_build_object(
@@ -264,3 +310,7 @@ create function link_state(l links) returns jsonb language sql stable parallel s
         'properties', l.properties, 'version', l.version, 'maker', l.maker,
         'created_at', l.created_at, 'updated_at', l.updated_at,
         'valid_from', nullif(l.valid_from, '-infinity'), 'valid_to', nullif(l.valid_to, 'infinity'));
+
+-- Sort new words into their index, which only its owner may ask for.
+create function sort_new_words() returns bigint language sql security definer
+    return gin_clean_pending_list('words_lexemes');

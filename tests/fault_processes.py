@@ -73,6 +73,12 @@ class Program:
             self._process.kill()
             await asyncio.to_thread(self._process.wait, STOP_SECONDS)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now. AssertionError when none was started."""
+        assert self._process is not None
+        return self._process.pid
+
     async def freeze(self, seconds: float) -> None:
         """Stop it for a while: work piles up for it."""
         if self._process is not None and self._process.poll() is None:

@@ -52,5 +52,12 @@ GRAPHQL = {
     "forget": 'mutation { forget(input: {ref: {coordinate: [1, 0, 0]}, namespace: $NS}) { id } }',
     "erase": 'mutation { erase(input: {ref: {coordinate: [0, 0, 0]}, namespace: $NS}) { id } }',
     "forgetMany": 'mutation { forgetMany(input: {refs: [{key: "c"}], namespace: $NS}) { ids } }',
+    "apiKeys": "{ apiKeys { edges { node { id name scopes namespaces } } } }",
+    "auditLog": "{ auditLog { edges { node { principal action namespace allowed reason } } } }",
+    "revokeApiKey": 'mutation { createApiKey(input: {name: "brief", scopes: [READ], namespaces: [$NS]}) { token }'
+    ' revokeApiKey(input: {key: "brief"}) { apiKey { id name revokedAt } } }',
     "deleteNamespace": "mutation { deleteNamespace(input: {name: $NS, confirm: $NS}) { name } }",
+    # The last one: from then on a request needs a token.
+    "createApiKey": 'mutation { createApiKey(input: {name: "reader", scopes: [READ], namespaces: [$NS]}) {'
+    " token apiKey { id name } } }",
 }  # fmt: skip

@@ -187,7 +187,8 @@ async def test_page_lists_the_headers(used: Services, database_dsn: str) -> None
     text = (PUBLISHED / "README.md").read_text()
     listed = re.findall(r"(?m)^\| `(ce_\w+|content-type)` \|", text)
     attributes = logged(database_dsn)[0].attributes
-    assert listed == [*(f"ce_{name}" for name, _ in attributes), "content-type"]
+    # That of traced requests alone.
+    assert listed == [*(f"ce_{name}" for name, _ in attributes), "ce_traceparent", "content-type"]
     for path in schema_files(PUBLISHED):
         assert f"]({path.name})" in text
 

@@ -27,7 +27,7 @@ from sfm_graph.settings import Settings
 from sfm_graph.store import followers
 from sfm_graph.store.change_stream import log_of
 from sfm_graph.store.database import Database, Session
-from sfm_graph.store.embedded.site import _programs
+from sfm_graph.store.embedded.site import server_programs
 from sfm_graph.store.followers import Displaced
 
 
@@ -336,9 +336,9 @@ def _copy(source: str, target: str) -> None:
     parts = conninfo_to_dict(source)
     login = ["-h", str(parts["host"]), "-p", str(parts["port"]), "-U", str(parts["user"])]
     dump = subprocess.run(
-        [_programs() / "pg_dump", *login, "-Fc", "-d", str(parts["dbname"])], check=True, capture_output=True
+        [server_programs() / "pg_dump", *login, "-Fc", "-d", str(parts["dbname"])], check=True, capture_output=True
     )
     subprocess.run(
-        [_programs() / "pg_restore", *login, "-d", str(conninfo_to_dict(target)["dbname"])],
+        [server_programs() / "pg_restore", *login, "-d", str(conninfo_to_dict(target)["dbname"])],
         input=dump.stdout, check=True, capture_output=True,
     )  # fmt: skip

@@ -1,6 +1,8 @@
 """Who may speak to the service: Host, Origin, content type, size; and the security headers."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -9,13 +11,18 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sfm_graph.api.guard import Guard, host_of
 from sfm_graph.app import app_for
+from sfm_graph.domain import access
+from sfm_graph.errors import SettingsError
 from sfm_graph.services.registry import Services
+from sfm_graph.settings import load_settings
 
 JSON = {"Content-Type": "application/json"}
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 def _code(answer: httpx.Response) -> tuple[int, str]:
+    if answer.request.url.path == "/graphql":
+        return answer.status_code, answer.json()["errors"][0]["extensions"]["code"]
     assert answer.headers["Content-Type"] == "application/problem+json"
     return answer.status_code, answer.json()["code"]
 
@@ -153,3 +160,71 @@ async def test_websockets_are_checked_at_the_handshake(headers: dict[str, str], 
 )
 def test_host_of(authority: str, host: str) -> None:
     assert host_of(authority) == host
+
+
+PAGE = "https://app.example"
+
+
+@asynccontextmanager
+async def _with(services: Services, **changed: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app whose settings are changed, with a key that may do everything."""
+    token = (await services.keys.create("page", scopes=list(access.Scope), namespaces=["*"])).token
+    app = app_for(replace(services, settings=services.settings.model_copy(update=changed)))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as opened,
+    ):
+        yield opened
+
+
+async def _preflight(client: httpx.AsyncClient, origin: str) -> httpx.Response:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    del client.headers["Authorization"]
+    return await client.options("/remember", headers={"Origin": origin, **asked})
+
+
+async def test_no_page_elsewhere_is_let_in_by_default(services: Services) -> None:
+    async with _with(services) as client:
+        answer = await _preflight(client, PAGE)
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+async def test_pages_that_are_named_are_let_in(services: Services) -> None:
+    async with _with(services, cors_origins=f"{PAGE}, https://other.example") as client:
+        stored = await client.post("/remember", json={"content": "x"}, headers={"Origin": PAGE})
+        assert (stored.status_code, stored.headers["Access-Control-Allow-Origin"]) == (201, PAGE)
+        assert "access-control-allow-credentials" not in stored.headers
+        refused = await client.post("/remember", json={"content": "x"}, headers={"Origin": f"{PAGE}.evil"})
+        assert refused.status_code == 403
+        allowed = await _preflight(client, PAGE)
+        assert (allowed.status_code, allowed.headers["Access-Control-Allow-Origin"]) == (200, PAGE)
+        assert "authorization" in allowed.headers["Access-Control-Allow-Headers"].lower()
+        assert "access-control-allow-origin" not in (await _preflight_of_stranger(client)).headers
+
+
+async def _preflight_of_stranger(client: httpx.AsyncClient) -> httpx.Response:
+    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    return await client.options("/remember", headers=asked)
+
+
+async def test_what_is_no_page_may_load_nothing(client: httpx.AsyncClient) -> None:
+    for path in ("/ping", "/memories", "/nowhere"):
+        policy = (await client.get(path)).headers["Content-Security-Policy"]
+        assert policy == "default-src 'none'; frame-ancestors 'none'", path
+
+
+async def test_any_host_is_served_when_it_says_so(services: Services) -> None:
+    async with _with(services, allowed_hosts="*") as client:
+        there = {"Host": "memory.example:443"}
+        assert (await client.get("/ping", headers=there)).status_code == 200
+        for origin, status in (("https://memory.example", 201), ("https://evil.example", 403)):
+            answer = await client.post("/remember", json={"content": "x"}, headers={**there, "Origin": origin})
+            assert answer.status_code == status, origin
+
+
+def test_any_host_needs_a_token() -> None:
+    with pytest.raises(SettingsError, match="SFM_ALLOWED_HOSTS"):
+        load_settings(allowed_hosts="*")
+    assert load_settings(allowed_hosts="*", api_token="a-token-that-is-long").host_names == {"*"}

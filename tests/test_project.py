@@ -132,7 +132,7 @@ def test_wheel_carries_sql_and_operations(tmp_path: Path) -> None:
 def test_ci_runs_the_documented_commands() -> None:
     script = (ROOT / ".ci" / "run").read_text().splitlines()
     commands = [shlex.split(line, comments=True) for line in script if line.startswith("make ")]
-    assert commands == [["make", "check"], ["make", "test"]]
+    assert commands == [["make", "check"], ["make", "audit"], ["make", "test"]]
     readme = (ROOT / "README.md").read_text()
     assert "make run" in readme
     assert "make test" in readme

@@ -1,31 +1,49 @@
 """The SQL itself: every statement is valid, keeps to its namespace, and runs on its index."""
 
+import ast
+import asyncio
+import itertools
 import re
 import subprocess
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
-import sqlglot
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlglot import exp
+from statement_scope import namespace_tables, parsed, unscoped, uses
 
+import sfm_graph
+from sfm_graph.domain.link import Direction
+from sfm_graph.domain.namespace import ModelIdentity
 from sfm_graph.domain.page import OrderBy, OrderField
-from sfm_graph.domain.where import EVERYTHING, parse_where
+from sfm_graph.domain.walk import WalkFilter
+from sfm_graph.domain.where import EVERYTHING, parse_link_where, parse_where
 from sfm_graph.services.links import LinkRequest
 from sfm_graph.services.registry import Services
-from sfm_graph.store.embedded.site import _programs
+from sfm_graph.store import dense, link_columns, links, search, text_rows
+from sfm_graph.store.embedded.site import server_programs
+from sfm_graph.store.migrations import make_ready
+from sfm_graph.store.roles import TABLES, grant
 from sfm_graph.store.search_columns import prefix_query, stems_query
 from sfm_graph.store.statements import all_statements, sql_folder, statement
+from sfm_graph.store.vector_indexes import Span, _create
 from sfm_graph.store.where import listing
 
-NAMESPACE_TABLES = {"memories", "links", "embeddings", "words", "changes", "idempotency_keys", "vector_indexes"}
+NAMESPACE_TABLES = namespace_tables()
 # Maintenance and followers of the log are about all namespaces at once; no caller reaches them.
 ACROSS_NAMESPACES = {
+    "backup_counts",
     "idempotent_prune",
+    "vector_index_retired",
     "vector_index_unfinished",
     "vector_index_forget",
-    "vector_heads",
     "vector_ranges",
     "change_log_settle",
     "change_log_unread",
@@ -37,34 +55,174 @@ ACROSS_NAMESPACES = {
     "changes_between_everywhere",
 }
 
-
-def _parsed(text: str) -> exp.Expression:
-    # The parser knows neither psycopg's placeholders nor pgvector's operator.
-    neutral = re.sub(r"%\((\w+)\)[sb]", r":\1", text).replace("<#>", "+")
-    return sqlglot.parse_one(neutral, dialect="postgres")
+# Run over the connection that owns the tables: where the log is adopted or its partitions are made.
+OWNERS_STATEMENTS = {"change_log_adopt", "change_log_unread", "change_log_settle", "followers_adopt"}
 
 
 @pytest.mark.parametrize("name", sorted(all_statements().keys() - ACROSS_NAMESPACES))
 def test_every_use_of_a_namespaces_table_names_the_namespace(name: str) -> None:
-    text = statement(name)
-    tree = _parsed(text)
-    for table in tree.find_all(exp.Table):
-        if table.name not in NAMESPACE_TABLES:
+    assert unscoped(statement(name), NAMESPACE_TABLES) == []
+
+
+def test_statements_about_all_namespaces_are_few_and_named() -> None:
+    assert {name for name, text in all_statements().items() if unscoped(text, NAMESPACE_TABLES)} == ACROSS_NAMESPACES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select * from memories m where m.id = 1",
+        "select * from memories m where m.namespace_id = %(namespace_id)s or m.id = 1",
+        "select * from memories m where not m.namespace_id = %(namespace_id)s",
+        "select * from memories m where m.namespace_id <> %(namespace_id)s",
+        "select * from memories m where m.namespace_id = m.id",
+        "select * from memories m join links l on l.source_id = m.id where m.namespace_id = %(namespace_id)s",
+        "select m.namespace_id = %(namespace_id)s from memories m",
+        "with x as (select * from words) select * from x where x.namespace_id = %(namespace_id)s",
+        "delete from links using memories m where m.namespace_id = %(namespace_id)s",
+        "insert into names (memory_id, name, head, name_id) select 1, 'a', 'a', 1",
+        "insert into links (namespace_id) select l.id from links l where l.namespace_id = %(namespace_id)s",
+        "update links l set weight = 1 from memories m where m.namespace_id = %(namespace_id)s and m.id = l.id",
+    ],
+)
+def test_the_namespace_check_can_fail(text: str) -> None:
+    assert unscoped(text, NAMESPACE_TABLES)
+
+
+async def test_the_tables_with_a_namespace_are_those_of_the_catalog(database_dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_dsn) as connection:
+        cursor = await connection.execute(
+            "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid "
+            "where a.attname = 'namespace_id' and c.relkind in ('r', 'p') and not c.relispartition"
+        )
+        assert {row[0] for row in await cursor.fetchall()} == NAMESPACE_TABLES
+
+
+class _Sent(Exception):
+    """A built statement got as far as the session."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class _Recorder:
+    """A session that notes the statement it is given, and who gave it."""
+
+    def __init__(self, ranges: list[tuple[int, int]]) -> None:
+        self._ranges = ranges
+        self.senders: set[str] = set()
+
+    async def rows(self, name: str, /, **parameters: object) -> list[tuple[int, int]]:
+        return self._ranges
+
+    async def run(self, name: str, /, **parameters: object) -> None:
+        pass
+
+    async def dynamic(self, query: sql.Composable | str, parameters: object = None) -> None:
+        self._note(query, sys._getframe(1).f_code.co_name)
+
+    async def copy_out(self, query: sql.Composable) -> AsyncIterator[memoryview]:
+        self._note(query, "")
+        yield memoryview(b"")
+
+    def _note(self, query: sql.Composable | str, sender: str) -> None:
+        raise _Sent(query if isinstance(query, str) else query.as_string())
+
+
+def _built(recorder: Any) -> dict[str, list[Coroutine[Any, Any, object]]]:
+    """Calls that send every kind of built statement, by the function that sends it."""
+    ids, vector, walk = np.arange(1, 40_000, dtype=np.int64), np.ones(4, np.float32), WalkFilter(types=("a",))
+    where = parse_where({"payload": [{"path": ["n"], "eq": 17}], "_not": {"kind": "entity"}})
+    either = parse_where({"_or": [{"kind": "entity"}, {"importance": {"gt": 1}}]})
+    weighed = parse_link_where({"_or": [{"weight": {"gt": 1}}, {"properties": [{"path": ["n"], "eq": 1}]}]})
+    model, coordinate = (3, 4), OrderBy(OrderField.COORDINATE)
+    return {
+        "list_memories": [
+            search.list_memories(recorder, 7, "demo", one, order, place, 5)
+            for one in (EVERYTHING, where, either)
+            for order, place in ((OrderBy(), None), (OrderBy(OrderField.KEY), ["a", 1]), (coordinate, ["{1}"]))
+        ],
+        "_packed_ids": [
+            *(search.matching_ids(recorder, 7, one, limit) for one in (where, either) for limit in (None, 5)),
+            *(search.matching_link_ids(recorder, 7, weighed, among) for among in (None, ids[:9])),
+        ],
+        "kept_of_memories": [
+            links.kept_of_memories(recorder, 7, "demo", weighed, [1, 2], replace(walk, direction=way), 0, 5)
+            for way in Direction
+        ],
+        "dense": [
+            dense.dense(recorder, 7, model, vector, 5, allowed, windows=windows)
+            for allowed in (None, ids[:9], ids, ids * 1_000)
+            for windows in (False, True)
+        ],
+        "among": [dense.among(recorder, 7, model, vector, 5, ids[:9])],
+        "_copied": [
+            text_rows._copied(recorder, query, 7, 3, "m.memory_id", chosen)
+            for query in (text_rows._WORDS, text_rows._NAMES, text_rows._VECTORS)
+            for chosen in (None, [1, 2])
+        ],
+        "read_all_links": [link_columns.read_all_links(recorder, 7)],
+    }
+
+
+@pytest.mark.parametrize("ranges", [[], [(1, 5), (6, 9)]])
+async def test_every_built_statement_names_the_namespace(ranges: list[tuple[int, int]]) -> None:
+    recorder = _Recorder(ranges)
+    for sender, calls in _built(recorder).items():
+        for call in calls:
+            with pytest.raises(_Sent) as sent:
+                await call
+            assert {one.name for one, _ in uses(parsed(sent.value.text))} & NAMESPACE_TABLES, sender
+            assert unscoped(sent.value.text, NAMESPACE_TABLES) == [], sender
+
+
+def test_no_built_statement_is_left_out() -> None:
+    """Every function that sends a built statement is among those above."""
+    senders = set()
+    for path in Path(sfm_graph.__file__).parent.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.AsyncFunctionDef) and any(
+                isinstance(node, ast.Attribute) and node.attr in ("dynamic", "copy_out")
+                for node in ast.walk(function)
+            ):
+                senders.add(function.name)
+    calls = _built(_Recorder([]))
+    for one in itertools.chain.from_iterable(calls.values()):
+        one.close()
+    assert senders == calls.keys()
+
+
+def test_vector_indexes_are_of_one_namespace() -> None:
+    span = Span(7, 3, ModelIdentity("m", "1", 4), 10, 20)
+    made = _create(span, "hnsw", sql.SQL("part >= 0")).as_string()
+    condition = made.split(" where ", 1)[1]
+    assert unscoped(f"select 1 from embeddings where {condition}", NAMESPACE_TABLES) == []
+
+
+def test_the_services_rights_are_exactly_what_statements_use() -> None:
+    """Beside reading; `for update` and its like need the right to update some column."""
+    used: dict[str, set[str]] = {}
+    updated: dict[str, set[str]] = {}
+    for name, text in all_statements().items():
+        if name in OWNERS_STATEMENTS:
             continue
-        scope = table.find_ancestor(exp.Select, exp.Update, exp.Delete, exp.Insert)
-        assert scope is not None
-        assert "namespace_id" in scope.sql(), f"{name} reads {table.name} without its namespace"
-        where = scope.args.get("where")
-        joins = " ".join(join.sql() for join in scope.args.get("joins") or [])
-        if not isinstance(scope, exp.Insert):
-            scoped = f"{where.sql() if where else ''} {joins}"
-            alias = table.alias_or_name
-            assert f"{alias}.namespace_id = " in scoped or "namespace_id = " in scoped, name
-
-
-def test_the_namespace_check_can_fail() -> None:
-    tree = _parsed("select * from memories m where m.id = 1")
-    assert "namespace_id" not in tree.sql()
+        for table, done in uses(parsed(text)):
+            used.setdefault(table.name, set()).add(done)
+            node = table.parent
+            if done == "update" and isinstance(node, exp.Update):
+                updated.setdefault(table.name, set()).update(one.this.name for one in node.expressions)
+            conflict = node.find_ancestor(exp.Insert) if done == "insert" and node else None
+            if conflict is not None and (on := conflict.args.get("conflict")) is not None:
+                updated.setdefault(table.name, set()).update(
+                    one.this.name for one in on.args.get("expressions") or []
+                )
+    for table_name, rights in TABLES.items():
+        assert ("insert" in used[table_name], "delete" in used[table_name]) == (rights.insert, rights.delete), (
+            table_name
+        )
+        expected = {"embedding"} if table_name == "embeddings" else updated.get(table_name, set())
+        assert set(rights.update) == expected, table_name
+    assert not any("namespace_id" in rights.update for rights in TABLES.values())
 
 
 async def test_every_statement_prepares(database_dsn: str) -> None:
@@ -93,13 +251,22 @@ def test_schema_file_equals_the_migrations(server_dsn: str, database_dsn: str, w
                     "create table schema_migrations (number integer primary key, name text not null, "
                     "checksum text not null, applied_at timestamptz not null default now())"
                 )
+            with asyncio.Runner() as runner:
+                runner.run(_granted(whole))
             assert _dump(whole) == _dump(database_dsn)
         finally:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
+async def _granted(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        schema = await make_ready(connection)
+        assert schema == "public"
+        await grant(connection, schema)
+
+
 def _dump(dsn: str) -> list[str]:
-    tools = _programs()
+    tools = server_programs()
     parts = conninfo_to_dict(dsn)
     command = [
         tools / "pg_dump", "--schema-only", "-h", parts["host"], "-p", str(parts["port"]), "-U", parts["user"],

@@ -21,6 +21,7 @@ from sfm_consumers.watch import Watch
 from sfm_consumers.web import serving
 from sfm_graph.errors import DatabaseUnavailable, SettingsError
 from sfm_graph.settings import EventBusKind, Settings
+from sfm_graph.telemetry.export import tracing_to_collector
 
 ENTRY_POINTS = "sfm_consumers.consumers"
 
@@ -55,6 +56,7 @@ async def consume(plan: Plan, stop: asyncio.Event, say: Callable[[str], None]) -
     watch = Watch(plan.name)
     waiting = Waiting(plan.name, watch, patience, stop)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tracing_to_collector(plan.settings, f"sfm-consume-{plan.name}"))
         port = await stack.enter_async_context(serving(watch, plan.own.host, plan.own.port))
         say(f"{plan.name} as {plan.group}: http://{plan.own.host}:{port}/metrics, /healthz, /readyz")
         try:

@@ -111,19 +111,12 @@ def _plan(
 
 def _run(plan: "Plan") -> None:
     import asyncio
-    import logging
     import sys
 
     from sfm_consumers.signals import stopped_by_signals
+    from sfm_graph.telemetry.logs import start_logging
 
-    logging.basicConfig(
-        level=plan.settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # It tells the URL of each request, which of webhooks is a secret at times.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    # aiokafka tells at length of what the runner says in one line.
-    if plan.settings.log_level == "info":
-        logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    start_logging(plan.settings.log_format, plan.settings.log_level)
     if sys.platform == "win32":
         asyncio.run(stopped_by_signals(plan, _say))
     else:

@@ -14,6 +14,7 @@ from sfm_consumers.retrying import Patience, reason_to_wait
 from sfm_consumers.source import Message
 from sfm_consumers.waiting import Waiting
 from sfm_consumers.watch import Watch
+from sfm_graph.telemetry import messages
 
 log = logging.getLogger(__name__)
 # What is inspected before others get a turn: some 2 ms.
@@ -137,10 +138,12 @@ class Handling:
             attempt += 1
 
     async def _failure(self, part: _Part) -> Exception | None:
-        seconds = self._means.patience.handle_seconds
+        seconds, consumer = self._means.patience.handle_seconds, self._means.consumer
+        traces = [event.attributes.get(messages.ATTRIBUTE) for event in part.events]
         try:
-            async with asyncio.timeout(seconds) as limit:
-                await self._means.consumer.handle(part.events)
+            with self._means.watch.handling(self._topic), messages.handling(consumer.name, self._topic, traces):
+                async with asyncio.timeout(seconds) as limit:
+                    await consumer.handle(part.events)
         except Poison:
             raise
         except asyncio.CancelledError:

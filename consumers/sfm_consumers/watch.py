@@ -1,6 +1,7 @@
 """What a runner says about itself: counters, lag, and what hinders it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -10,6 +11,7 @@ from sfm_consumers.source import Claim
 
 # From the broker's next breath to a day of being away.
 _AGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0, 86_400.0)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _PER_TOPIC = ("consumer", "topic")
 _PER_PARTITION = ("consumer", "topic", "partition")
 _MAX_REASON_CHARS = 300
@@ -42,6 +44,10 @@ class Watch:
             "sfm_consumer_event_age_seconds", "From a change's time to its effect", _PER_TOPIC,
             buckets=_AGES, registry=registry,
         )  # fmt: skip
+        self._seconds = Histogram(
+            "sfm_consumer_handling_seconds", "Of one call of the handler, failed ones too", _PER_TOPIC,
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
         self._success = Gauge(
             "sfm_consumer_last_success_timestamp_seconds", "When a batch was last handled", _PER_TOPIC,
             registry=registry,
@@ -66,6 +72,12 @@ class Watch:
         for topic in topics:
             for metric in (self._handled, self._duplicates, self._dead, self._retries):
                 metric.labels(self.consumer, topic)
+
+    @contextmanager
+    def handling(self, topic: str) -> Iterator[None]:
+        """Time a call of the handler."""
+        with self._seconds.labels(self.consumer, topic).time():
+            yield
 
     def handled(self, topic: str, events: Iterable[Received]) -> None:
         """The effect of these is there."""

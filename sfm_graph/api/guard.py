@@ -10,8 +10,10 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sfm_graph.api.problems import problem_of
-from sfm_graph.errors import AccessRefused, InvalidInput, SfmError, TooLarge, UnsupportedMediaType
+from sfm_graph.api.headers import only
+from sfm_graph.api.refusals import refuse
+from sfm_graph.errors import AccessRefused, SfmError, TooLarge, UnsupportedMediaType
+from sfm_graph.settings import ANY_HOST
 
 JSON_TYPES = frozenset({"application/json"})
 LINES_TYPES = JSON_TYPES | {"application/x-ndjson", "application/ndjson", "application/jsonl"}
@@ -22,15 +24,22 @@ _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
+    # Of what is no page; pages say what they need.
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-_POLICY_VIOLATION = 1008
 
 
 class Guard:
-    """ASGI middleware that refuses what a foreign web page could send, and bodies beyond `max_body_bytes`."""
+    """ASGI middleware that refuses what a foreign web page could send, and bodies beyond `max_body_bytes`.
 
-    def __init__(self, app: ASGIApp, *, host_names: Collection[str], max_body_bytes: int) -> None:
+    origins: those of pages elsewhere that may send what our own may.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, host_names: Collection[str], max_body_bytes: int, origins: Collection[str] = ()
+    ) -> None:
         self._app = app
+        self._origins = frozenset(origins)
         self._host_names = frozenset(host_names)
         self._max_body_bytes = max_body_bytes
 
@@ -42,32 +51,34 @@ class Guard:
         try:
             self._check(scope)
         except SfmError as error:
-            await _refuse(scope, receive, send, error)
+            await refuse(scope, receive, _secured(send), error)
             return
         bounded = receive if scope["path"] in STREAMED_PATHS else self._bounded(receive)
         await self._app(scope, bounded, _secured(send))
 
     def _check(self, scope: Scope) -> None:
-        headers = _Headers(scope)
-        if host_of(headers.only("host")) not in self._host_names:
+        if ANY_HOST not in self._host_names and host_of(only(scope, "host")) not in self._host_names:
             raise AccessRefused("this Host is not served; SFM_ALLOWED_HOSTS names those that are")
         websocket = scope["type"] == "websocket"
         method = "GET" if websocket else scope["method"]
-        origin = headers.only("origin")
-        if origin and (websocket or method not in _SAFE_METHODS) and not self._is_known(origin):
+        origin = only(scope, "origin")
+        if origin and (websocket or method not in _SAFE_METHODS) and not self._is_known(origin, only(scope, "host")):
             raise AccessRefused("pages of this Origin may not use the service")
         if method not in _SAFE_METHODS:
-            self._check_body(scope["path"], method, headers)
+            self._check_body(scope, method)
 
-    def _is_known(self, origin: str) -> bool:
+    def _is_known(self, origin: str, host: str) -> bool:
+        if origin in self._origins:
+            return True
         scheme, separator, authority = origin.partition("://")
-        return scheme in ("http", "https") and bool(separator) and host_of(authority) in self._host_names
+        names = {host_of(host)} if ANY_HOST in self._host_names else self._host_names
+        return scheme in ("http", "https") and bool(separator) and host_of(authority) in names
 
-    def _check_body(self, path: str, method: str, headers: "_Headers") -> None:
-        length = headers.only("content-length")
-        if method == "DELETE" and length in ("", "0") and not headers.only("transfer-encoding"):
+    def _check_body(self, scope: Scope, method: str) -> None:
+        path, length = scope["path"], only(scope, "content-length")
+        if method == "DELETE" and length in ("", "0") and not only(scope, "transfer-encoding"):
             return
-        given = headers.only("content-type").partition(";")[0].strip().lower()
+        given = only(scope, "content-type").partition(";")[0].strip().lower()
         taken = LINES_TYPES if path in STREAMED_PATHS else JSON_TYPES
         if given not in taken:
             raise UnsupportedMediaType(f"the body must be {' or '.join(sorted(taken))}", given=given)
@@ -102,29 +113,6 @@ def host_of(authority: str) -> str:
         port = colon + port
     well_formed = not port or (port[0] == ":" and (port[1:].isdecimal() or port == ":"))
     return host.lower() if well_formed else ""
-
-
-class _Headers:
-    def __init__(self, scope: Scope) -> None:
-        self._all: list[tuple[bytes, bytes]] = scope["headers"]
-
-    def only(self, name: str) -> str:
-        """The value of a header, empty when absent. Raises InvalidInput when it is given twice."""
-        wanted = name.encode()
-        values = [value for key, value in self._all if key == wanted]
-        if len(values) > 1:
-            raise InvalidInput(f"the header {name} is given more than once")
-        return values[0].decode("latin-1") if values else ""
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: SfmError) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.code})
-        return
-    response = problem_of(error, scope["path"])
-    # What follows on this connection may be the refused body.
-    response.headers["Connection"] = "close"
-    await response(scope, receive, _secured(send))
 
 
 def _secured(send: Send) -> Send:

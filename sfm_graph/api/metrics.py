@@ -1,27 +1,38 @@
-"""Prometheus metrics: requests by route, the database pool, memory kept hot."""
+"""Prometheus metrics of one app: its requests, and the state of the services behind it.
 
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+With several workers a scrape reaches any one of them. Prometheus' client then keeps all numbers in files of
+`PROMETHEUS_MULTIPROC_DIR`, and whoever is asked adds up what all workers wrote; gauges count for workers that live.
+"""
 
-from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import GaugeMetricFamily
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sfm_graph.api.gauges import Gauges
 from sfm_graph.services.registry import Services
+from sfm_graph.services.tasks import ended
+from sfm_graph.telemetry.registry import PROCESS, is_shared
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+# How old the gauges of other workers may be.
+REFRESH_SECONDS: Final = 5.0
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The metrics of one app, in a registry of its own so that two apps may live in one process."""
+    """The metrics of one app, in a registry of its own so that two apps may live in one process. What the process
+    counts as a whole (`telemetry.registry.PROCESS`) is shown by each of them."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        if not is_shared():
+            ProcessCollector(registry=self.registry)
         self.requests = Histogram(
             "sfm_http_request_duration_seconds",
             "From the head of a request to the end of its answer, by route template and class of status",
@@ -29,83 +40,59 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.in_flight = Gauge(
+            "sfm_http_requests_in_flight", "Requests under way, streams among them", registry=self.registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._gauges = Gauges(self.registry)
+        self._services: Services | None = None
 
-    @contextmanager
-    def observing(self, services: Services) -> Iterator[None]:
+    @asynccontextmanager
+    async def observing(self, services: Services) -> AsyncIterator[None]:
         """Show the gauges of opened services for as long as they are."""
-        gauges = _Gauges(services)
-        self.registry.register(gauges)
+        self._services = services
+        # Alone, a process looks when it is asked.
+        looking = asyncio.create_task(self._look(services), name="gauges") if is_shared() else None
         try:
             yield
         finally:
-            self.registry.unregister(gauges)
+            self._services = None
+            if looking is not None:
+                await ended(looking)
+
+    async def exposition(self) -> bytes:
+        """Everything in Prometheus' text format; takes up to 2 s while the database is away."""
+        if self._services is not None:
+            await self._gauges.refresh(self._services)
+        if not is_shared():
+            return generate_latest(self.registry) + generate_latest(PROCESS)
+        return await asyncio.to_thread(_of_all_workers)
+
+    async def _look(self, services: Services) -> None:
+        while True:
+            await self._gauges.refresh(services)
+            await asyncio.sleep(REFRESH_SECONDS)
 
 
-class MeteredApp:
-    """ASGI middleware that times each HTTP request."""
-
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and record how long its answer took; one that raises counts as 5xx.
-
-        Streams of events are left out: they last as long as their readers stay.
-        """
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status, streams = 500, False
-        started = time.perf_counter()
-
-        async def noted(message: Message) -> None:
-            nonlocal status, streams
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                streams = any(value.startswith(b"text/event-stream") for _, value in message.get("headers", ()))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noted)
-        finally:
-            if not streams:
-                labels = (_method(scope["method"]), _route(scope), f"{status // 100}xx")
-                self._metrics.requests.labels(*labels).observe(time.perf_counter() - started)
+def _of_all_workers() -> bytes:
+    for worker in _dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])):
+        mark_process_dead(worker)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
-class _Gauges(Collector):
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        for name, value in self._services.health.pool().items():
-            yield GaugeMetricFamily(f"sfm_database_{name}", "Of the pool of database connections", value)
-        held = GaugeMetricFamily("sfm_hot_bytes", "Namespaces held in memory, in bytes", labels=["structure"])
-        count = GaugeMetricFamily("sfm_hot_namespaces", "Namespaces held in memory", labels=["structure"])
-        for structure, sizes in self._services.namespaces.hot_bytes().items():
-            held.add_metric([structure], sum(sizes.values()))
-            count.add_metric([structure], len(sizes))
-        yield held
-        yield count
-        subscribers = self._services.changes.subscribers
-        yield GaugeMetricFamily("sfm_change_subscribers", "Readers that follow changes in this process", subscribers)
-        lag = GaugeMetricFamily(
-            "sfm_relay_lag_seconds", "Age of the oldest change that is not on the bus yet", labels=["shard"]
-        )
-        for shard in self._services.health.relay():
-            if shard.active or shard.problem is not None:
-                lag.add_metric([str(shard.shard)], shard.lag_seconds)
-        yield lag
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return ()
+def _dead(folder: Path) -> set[int]:
+    """Workers that left gauges behind: killed ones had no time to take them away."""
+    found = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}
+    return {one for one in found if not _lives(one)}
 
 
-def _method(method: str) -> str:
-    # Names come from outside: an unbounded label would let a caller fill the registry.
-    return method if method in _METHODS else "other"
-
-
-def _route(scope: Scope) -> str:
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

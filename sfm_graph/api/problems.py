@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457): the one place where they become HTTP."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from sfm_graph.errors import InvalidInput, NotFound, SfmError, Unavailable
+from sfm_graph.errors import InvalidInput, NotFound, RateLimited, SfmError, Unauthenticated, Unavailable
+from sfm_graph.telemetry import request_ids
+from sfm_graph.telemetry.counters import REFUSALS
 
 MEDIA_TYPE = "application/problem+json"
 # The codes that stand for no class of `errors.py`, because nothing in the service raises them.
@@ -39,15 +42,31 @@ def problem(
     }
     if instance is not None:
         body["instance"] = instance
+    REFUSALS.add(code)
     return Response(orjson.dumps(body, default=str), status, headers, MEDIA_TYPE)
 
 
 def problem_of(error: SfmError, instance: str | None = None) -> Response:
-    """The problem document of an error, with Retry-After where trying again may help."""
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, Unavailable) else None
+    """The problem document of an error."""
     return problem(
-        error.http_status, error.code, error.message, instance=instance, details=error.details, headers=headers
+        error.http_status,
+        error.code,
+        error.message,
+        instance=instance,
+        details=error.details,
+        headers=headers_of(error),
     )
+
+
+def headers_of(error: SfmError) -> dict[str, str]:
+    """What an error's answer says beside its body: when trying again may help, how to authenticate."""
+    if isinstance(error, Unavailable):
+        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(math.ceil(error.details.get("retry_after", RETRY_AFTER_SECONDS)))}
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    return {}
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -92,4 +111,12 @@ async def _on_disconnect(_: Request, __: Exception) -> Response:
 
 async def _on_unexpected(request: Request, _: Exception) -> Response:
     # The server logs the exception, which Starlette raises again after this answer.
-    return problem(500, INTERNAL_ERROR, "something went wrong; the server's log says what", instance=request.url.path)
+    # Of all answers this one is made outside of the middleware that gives them their ids.
+    ids = request_ids.current()
+    return problem(
+        500,
+        INTERNAL_ERROR,
+        "something went wrong; the server's log says what",
+        instance=request.url.path,
+        headers=None if ids is None else {request_ids.HEADER: ids.request},
+    )

@@ -8,6 +8,8 @@ from starlette.applications import Starlette
 from starlette.types import Scope
 
 from sfm_graph.errors import SubscriberTooSlow, Unavailable
+from sfm_graph.telemetry.counters import SUBSCRIBER_DROPS
+from sfm_graph.telemetry.stages import stage
 
 # How long the last words to a client may take that does not read, or when the service stops.
 FAREWELL_SECONDS = 2.0
@@ -75,12 +77,14 @@ async def taken(sending: Awaitable[None], seconds: float) -> None:
     # Not by `asyncio.timeout`, whose one cancellation a server may swallow on its way, and wait for ever.
     task = asyncio.ensure_future(sending)
     try:
-        await asyncio.wait([task], timeout=seconds)
+        with stage("subscriber.deliver"):
+            await asyncio.wait([task], timeout=seconds)
     finally:
         if not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=AGAIN_SECONDS)
     if task.cancelled() or not task.done():
+        SUBSCRIBER_DROPS.inc()
         raise SubscriberTooSlow(f"nothing was taken for {seconds:g} seconds; go on at the cursor")
     task.result()
 

@@ -3,10 +3,14 @@
 What is heavy is imported by the command that needs it: `sfm --help` answers in a fraction of a second.
 """
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 from typer.core import TyperGroup
 
-from sfm_graph.cli import changes, followers, memories, reembed, server, transfer, walks
+from sfm_graph.cli import audit, backup, changes, followers, keys, memories, reembed, server, transfer, walks
+from sfm_graph.cli.connection import Credential, credential
 from sfm_graph.cli.output import fail
 from sfm_graph.errors import SettingsError, SfmError
 
@@ -32,8 +36,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (server, memories, walks, changes, transfer, reembed, followers):
+for _module in (server, backup, memories, walks, changes, transfer, reembed, followers, keys, audit):
     _module.add_to(app)
+
+
+@app.callback()
+def credentials(
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SFM_TOKEN",
+            show_envvar=True,
+            help="The bearer token for --url. Other users of this machine can see a command's options: rather set "
+            "the variable, or use --token-file.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="SFM_TOKEN_FILE", show_envvar=True, help="A file that holds it.")
+    ] = None,
+) -> None:
+    """Take the credential that commands with --url show the server."""
+    credential.set(Credential(token, token_file))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,37 @@ if TYPE_CHECKING:
 # A server that answers at all answers a connection in this time; bulk work may take minutes.
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 600.0
+# A token is far shorter.
+MAX_TOKEN_CHARS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The bearer token that goes to a server: itself, or the file that holds it."""
+
+    token: str | None = None
+    file: Path | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The headers of a request; none without a token. Exits 1 where there cannot be one."""
+        token = self.token if self.token is not None or self.file is None else _read_token(self.file)
+        if token is None:
+            return {}
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            fail("settings_error", "SFM_TOKEN: the token is empty, or holds what no HTTP header may")
+        return {"Authorization": f"Bearer {token}"}
+
+
+# What the options before the command say; read only where a request leaves for a server.
+credential: ContextVar[Credential] = ContextVar("credential", default=Credential())  # noqa: B039 - frozen
+
+
+def _read_token(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_TOKEN_CHARS).removesuffix("\n")
+    except (OSError, ValueError) as error:
+        fail("settings_error", f"SFM_TOKEN_FILE: cannot read {path}: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +69,11 @@ class Target:
         async with AsyncExitStack() as stack:
             if self.url is None:
                 base_url, transport = await self._in_process(stack)
+                headers: dict[str, str] = {}
             else:
-                base_url, transport = self.url, None
+                base_url, transport, headers = self.url, None, credential.get().headers()
             yield await stack.enter_async_context(
-                httpx.AsyncClient(base_url=base_url, transport=transport, timeout=timeout)
+                httpx.AsyncClient(base_url=base_url, transport=transport, timeout=timeout, headers=headers)
             )
 
     async def _in_process(self, stack: AsyncExitStack) -> "tuple[str, httpx.AsyncBaseTransport]":
@@ -49,7 +82,7 @@ class Target:
         from sfm_graph.app import app_for
 
         services = await stack.enter_async_context(self.services())
-        app = app_for(services)
+        app = app_for(services, as_local=True)
         await stack.enter_async_context(app.router.lifespan_context(app))
         return f"http://{min(services.settings.host_names)}", httpx.ASGITransport(app=app)
 
@@ -78,6 +111,20 @@ def ask(
     if headers:
         request |= {"headers": headers}
     show(asyncio.run(_answer(target, method, path, **request)))
+
+
+def ask_graphql(target: Target, document: str, **variables: Any) -> dict[str, Any]:
+    """The data that a GraphQL operation answers with. Exits 1 with its first error where it is refused."""
+    body = json.dumps({"query": document, "variables": variables})
+    headers = {"Content-Type": "application/json"}
+    return asyncio.run(_graphql(target, content=body, headers=headers))
+
+
+async def _graphql(target: Target, **request: Any) -> dict[str, Any]:
+    async with target.client() as client:
+        with reachable(client):
+            response = await client.request("POST", "/graphql", **request)
+    return data_of(response)
 
 
 async def _answer(target: Target, method: str, path: str, **request: Any) -> Any:
@@ -112,6 +159,24 @@ def json_of(response: "httpx.Response") -> Any:
     if response.is_error:
         fail_with(value)
     return value
+
+
+def data_of(response: "httpx.Response") -> dict[str, Any]:
+    """The data of a GraphQL response. Exits 1 with the first error where there is one."""
+    try:
+        value = response.json()
+    except ValueError:
+        value = None
+    errors = value.get("errors") if isinstance(value, dict) else None
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        details = dict(errors[0].get("extensions") or {})
+        fail(str(details.pop("code", "graphql_invalid")), str(errors[0].get("message")), **details)
+    if isinstance(value, dict) and response.is_success and isinstance(value.get("data"), dict):
+        data: dict[str, Any] = value["data"]
+        return data
+    if isinstance(value, dict) and "code" in value:
+        fail_with(value)
+    fail("unexpected_answer", f"{response.url} answered {response.status_code} without data: is it this service?")
 
 
 def memory_path(reference: str) -> str:

@@ -3,17 +3,32 @@
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sfm_graph.errors import SettingsError, SfmError
+from sfm_graph.adapters.buses.reaching import reached_bus
+from sfm_graph.errors import EventBusUnavailable, SettingsError, SfmError
 from sfm_graph.runtime import open_runtime
+from sfm_graph.services.health import MOST_UNREAD, DatabaseFacts
 from sfm_graph.services.registry import Services
-from sfm_graph.settings import Settings, load_settings
+from sfm_graph.settings import Settings, is_loopback, load_settings
+from sfm_graph.store.followers import StoredPosition
+from sfm_graph.store.roles import OWNER_ROLE, SERVICE_ROLE, advice
 
 OLDEST_PYTHON = (3, 11)
+PROBE_SECONDS = 5.0
+# A follower that has not read a change for so long is not just busy.
+LATE_SECONDS = 600.0
+# States that need nobody: an index that is loaded or catches up says so, and does.
+GOING_ON = ("up", "loading", "lagging", "standby")
+ADVICE = {
+    "qdrant": "recall goes on in Postgres; look at QDRANT_URL and its key, and whether it runs",
+    "cache": "answers are worked out anew; look at REDIS_URL, and whether it runs",
+    "limits": "each process counts for itself; look at REDIS_URL, and whether it runs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +100,72 @@ async def _opened(services: Services) -> list[Result]:
     state = report.parts["database"]
     database = Result("database", report.ready, f"{state['kind']}, {state.get('reason', 'answers')}")
     found = await services.health.database()
-    return [
+    results = [
         database,
         Result("server", True, f"PostgreSQL {found.server_version}, pgvector {found.vector_version}"),
-        Result("role", not found.is_superuser, f"{found.role}{', a superuser' if found.is_superuser else ''}"),
+        _role(found),
+        await _access(services),
         Result("embedder", True, str(services.recalls.model)),
+        *await _bus(services.settings),
+        *(_part(name, report.parts[name]) for name in ("qdrant", "cache", "limits") if name in report.parts),
     ]
+    return [*results, *[await _follower(services, one) for one in (await services.health.change_log()).followers]]
+
+
+def _role(found: DatabaseFacts) -> Result:
+    if found.is_superuser:
+        return Result("role", False, f"{found.role}, a superuser; {advice(found.login)}")
+    if found.role != SERVICE_ROLE:
+        return Result("role", True, f"{found.role} owns the tables, a weaker wall; {advice(found.role)}")
+    if found.owns_tables:
+        advised = f"as a superuser: revoke {OWNER_ROLE} from {SERVICE_ROLE}"
+        return Result("role", False, f"{found.role} has the rights of the tables' owner; {advised}")
+    login = "" if found.login == found.role else f", taken on by {found.login}"
+    return Result("role", True, f"{found.role}{login}: only the rights that statements use")
+
+
+async def _access(services: Services) -> Result:
+    settings = services.settings
+    means = [name for name, given in (("a token", settings.has_token), ("JWTs", settings.has_jwt)) if given]
+    if await services.keys.exist():
+        means.append("API keys")
+    if means:
+        return Result("access", True, f"by {', '.join(means)}")
+    if is_loopback(settings.host):
+        return Result("access", True, f"open to all programs of this machine ({settings.host}); a token closes it: "
+                      "SOMA_API_TOKEN, or `sfm keys`")  # fmt: skip
+    advised = "set SOMA_API_TOKEN or SOMA_API_TOKEN_FILE, or SFM_HOST=127.0.0.1"
+    return Result("access", False, f"{settings.host} is reached from elsewhere and nobody needs a token; {advised}")
+
+
+async def _bus(settings: Settings) -> list[Result]:
+    try:
+        place = await reached_bus(settings, timeout_seconds=PROBE_SECONDS)
+    except EventBusUnavailable as error:
+        advised = "changes wait in the log until it is back; look at its address, TLS and password in the settings"
+        return [Result("event bus", False, f"{error.message}; {advised}")]
+    return [] if place is None else [Result("event bus", True, f"{place} answers")]
+
+
+def _part(name: str, state: Mapping[str, Any]) -> Result:
+    """What the service goes on without: only what is away is wrong, not what is still catching up."""
+    told = ", ".join(f"{key} {value}" for key, value in state.items() if key != "status")
+    found = f"{state['status']}{': ' if told else ''}{told}"
+    if state["status"] in GOING_ON:
+        return Result(name, True, found)
+    return Result(name, False, f"{found}; {ADVICE[name]}")
+
+
+async def _follower(services: Services, one: StoredPosition) -> Result:
+    unread, oldest = await services.health.unread(one)
+    name = f"{one.key.name} {one.key.shard + 1}/{one.key.shards}"
+    if oldest is None:
+        return Result("follower", True, f"{name} has read everything")
+    seconds = max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+    found = (
+        f"{name} has {unread}{'+' if unread == MOST_UNREAD else ''} changes to read, the oldest {seconds:.0f} s old"
+    )
+    if seconds < LATE_SECONDS:
+        return Result("follower", True, found)
+    advised = f"is its process running? If it is gone for good: sfm followers --forget {one.key.name}"
+    return Result("follower", False, f"{found}; the log is kept for it; {advised}")

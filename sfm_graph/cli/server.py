@@ -1,14 +1,9 @@
 """Commands that run the service and look after it."""
 
 import asyncio
-import errno
-import gc
-import ipaddress
-import logging
 import os
-import signal
 import socket
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +20,8 @@ _WELCOME = """sfm_graph serves {url}  (stop with Ctrl-C)
   GraphiQL  {url}/graphql
   REST      {url}/docs
   Overview  {url}/"""
+_OPEN = """
+  It listens on loopback only, and needs no token until there is one: SOMA_API_TOKEN, or sfm keys create"""
 
 
 def serve(
@@ -36,26 +33,28 @@ def serve(
     # Before numpy is loaded. Searches run side by side: threads of one product that wait for each other on busy cores
     # take several times as long as a single one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from asyncio import run
-
+    from sfm_graph.cli.serving import open_listener
     from sfm_graph.settings import load_settings
 
-    if sys.platform != "win32":
-        from uvloop import run
-
     settings = load_settings(config, host=host, port=port)
-    if not is_loopback(settings.host):
-        fail(
-            "host_refused",
-            f"SFM_HOST is {settings.host}: without a token the service listens on loopback only, "
-            "such as 127.0.0.1, ::1 or localhost",
-        )
-    _start_logging(settings.log_level)
-    with _listener(settings) as listener:
-        # uvicorn stops in order on both, then raises the signal again for whoever had it before.
-        for stop in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(stop, lambda *_: None)
-        run(_serve(settings, listener))
+    with open_listener(settings, "serve") as listener:
+        url = url_of(settings.host, listener.getsockname()[1])
+        welcome = _WELCOME.format(url=url) + (_OPEN if settings.is_open else "")
+        _serve(settings, listener, lambda: say(welcome))
+
+
+def _serve(settings: "Settings", listener: socket.socket, ready: Callable[[], None]) -> None:
+    if settings.workers == 1:
+        from sfm_graph.cli.serving import serve_on
+
+        serve_on(listener, settings, ready)
+        return
+    from sfm_graph.cli.workers import supervise
+    from sfm_graph.telemetry.logs import start_logging
+
+    start_logging(settings.log_format, settings.log_level)
+    if code := asyncio.run(supervise(settings, listener, ready)):
+        raise typer.Exit(code)
 
 
 def migrate(config: Config = None) -> None:
@@ -113,70 +112,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is out of reach for other machines."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def url_of(host: str, port: int) -> str:
     """Where a browser finds a listener; a loopback address goes by the name that everybody knows."""
     shown = "localhost" if host in ("127.0.0.1", "localhost") else host.strip("[]")
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
-
-
-def _listener(settings: "Settings") -> socket.socket:
-    """A listening socket, so that a taken port is known before anything is started. Exits 1."""
-    host = settings.host.strip("[]")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, settings.port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            advice = "choose another one: sfm serve --port 9596, or SFM_PORT=9596"
-            fail("port_in_use", f"port {settings.port} of {settings.host} is in use; {advice}")
-        fail("cannot_listen", f"cannot listen on {settings.host} port {settings.port}: {error.strerror}")
-    return listener
-
-
-async def _serve(settings: "Settings", listener: socket.socket) -> None:
-    import uvicorn
-
-    from sfm_graph.api.serving import StreamingServer
-    from sfm_graph.app import app_for
-    from sfm_graph.runtime import open_runtime
-
-    url = url_of(settings.host, listener.getsockname()[1])
-
-    class Server(StreamingServer):
-        """Says where it is once it answers."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                say(_WELCOME.format(url=url))
-
-    # Not as the app's own lifespan: what hinders the start is a problem to show, not a traceback in a log.
-    async with open_runtime(settings) as services:
-        # What is there now stays: every full collection that walked it would stall the loop, up to 100 ms.
-        gc.collect()
-        gc.freeze()
-        # Threads that prepare bulk writes give the interpreter back to the loop after 1 ms, not 5.
-        sys.setswitchinterval(0.001)
-        config = uvicorn.Config(
-            app_for(services), http="httptools", log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=settings.graceful_timeout_seconds,
-        )  # fmt: skip
-        await Server(config).serve(sockets=[listener])
-
-
-def _start_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if level != "debug":
-        # Its account of its own start and stop says less than the one message above.
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -42,6 +42,8 @@ class Change:
     at: datetime
     before_json: str | None
     after_json: str | None
+    # The span of the request that made it, as a W3C `traceparent`, where that was traced.
+    trace: str | None = None
 
     @property
     def global_id(self) -> str:

@@ -35,6 +35,8 @@ class Event:
     data: bytes
     # Nothing of the entity is left: where topics are compacted, a tombstone follows.
     ends: bool
+    # The `traceparent` among the attributes.
+    trace: str | None = None
 
     @property
     def id(self) -> str:
@@ -46,12 +48,17 @@ def events_of(change: Change, log: str) -> Sequence[Event]:
     """The events of a change: one; for the end of a namespace one for each topic."""
     gone = change.operation in (Operation.FORGET, Operation.ERASE)
     if change.entity is Entity.NAMESPACE:
-        return [Event(topic, None, log, change.id, _attributes(change, log), _data(change), gone) for topic in TOPICS]
-    key = f"{change.namespace}/{change.entity_id}"
-    return [Event(_TOPIC_OF[change.entity], key, log, change.id, _attributes(change, log), _data(change), gone)]
+        return [_event(change, log, topic, None, gone) for topic in TOPICS]
+    return [_event(change, log, _TOPIC_OF[change.entity], f"{change.namespace}/{change.entity_id}", gone)]
+
+
+def _event(change: Change, log: str, topic: str, key: str | None, gone: bool) -> Event:
+    return Event(topic, key, log, change.id, _attributes(change, log), _data(change), gone, change.trace)
 
 
 def _attributes(change: Change, log: str) -> tuple[tuple[str, str], ...]:
+    # CloudEvents' extension for distributed tracing.
+    traced = (("traceparent", change.trace),) if change.trace else ()
     return (
         ("specversion", "1.0"),
         ("id", f"{log}.{change.id}"),
@@ -61,6 +68,7 @@ def _attributes(change: Change, log: str) -> tuple[tuple[str, str], ...]:
         ("time", change.at.isoformat()),
         ("dataschema", f"urn:sfm-graph:event:{change.entity.value}:{SCHEMA_VERSION}"),
         ("sequence", str(change.id)),
+        *traced,
     )
 
 

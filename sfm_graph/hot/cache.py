@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from sfm_graph.domain.snapshot import Snapshot
+from sfm_graph.telemetry.counters import HOT_EVICTIONS
 
 
 class Version(Protocol):
@@ -42,6 +43,7 @@ class HotBudget:
         while self._used > self.limit_bytes and len(self._held) > 1:
             owner, oldest = next(iter(self._held))
             owner.drop(oldest)
+            HOT_EVICTIONS.inc()
 
     def touch(self, cache: "HotCache[Any]", namespace_id: int) -> None:
         """Note that a version was used."""

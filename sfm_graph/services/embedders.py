@@ -9,9 +9,11 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_graph.domain.deadline import without_deadline
 from sfm_graph.domain.namespace import ModelIdentity
 from sfm_graph.errors import ModelMismatch
 from sfm_graph.ports.embedder import Embedder
+from sfm_graph.services.shared_vectors import SharedVectors
 
 # Some 20,000 queries of 384 dimensions.
 CACHE_BYTES = 32 * 1024**2
@@ -23,12 +25,19 @@ _Key = tuple[ModelIdentity, bytes]
 class Embedders:
     """Embedders by the identity of their models; queries are embedded once."""
 
-    def __init__(self, default: Embedder, others: Sequence[Embedder] = (), *, cache_bytes: int = CACHE_BYTES) -> None:
-        """Takes ownership of the embedders. Of two with one identity the first is used, `default` before `others`."""
+    def __init__(
+        self, default: Embedder, others: Sequence[Embedder] = (), *, cache_bytes: int = CACHE_BYTES,
+        shared: SharedVectors | None = None,
+    ) -> None:  # fmt: skip
+        """Takes ownership of the embedders. Of two with one identity the first is used, `default` before `others`.
+
+        `shared`: where vectors of queries are looked for that this process does not have.
+        """
         self._default = default
         self._all = (default, *others)
         self._by_identity = {embedder.identity: embedder for embedder in reversed(self._all)}
         self._cache = _VectorCache(cache_bytes)
+        self.shared = shared
         self._running: dict[_Key, asyncio.Task[NDArray[np.float32]]] = {}
 
     @property
@@ -56,7 +65,8 @@ class Embedders:
             return cached
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._embed(embedder, key, text), name="embed query")
+            with without_deadline():
+                task = asyncio.create_task(self._embed(embedder, key, text), name="embed query")
             self._running[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(task)
@@ -72,7 +82,11 @@ class Embedders:
                 stack.push_async_callback(embedder.aclose)
 
     async def _embed(self, embedder: Embedder, key: _Key, text: str) -> NDArray[np.float32]:
-        vector = (await embedder.embed([text])).reshape(-1)
+        vector = None if self.shared is None else await self.shared.find(*key)
+        if vector is None:
+            vector = (await embedder.embed([text])).reshape(-1)
+            if self.shared is not None:
+                await self.shared.keep(*key, vector)
         vector.flags.writeable = False
         self._cache.put(key, vector)
         return vector

@@ -1,7 +1,8 @@
 """The state of everything the service depends on."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sfm_graph.errors import Unavailable
@@ -11,8 +12,13 @@ from sfm_graph.services.changes.relay import Relay
 from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.maintenance import Maintenance
 from sfm_graph.services.vector_indexing import VectorIndexing
+from sfm_graph.store import change_partitions, followers, vector_points
 from sfm_graph.store.database import Database
 from sfm_graph.store.embedded import EmbeddedServer
+from sfm_graph.store.followers import StoredPosition
+from sfm_graph.store.roles import OWNER_ROLE
+
+MOST_UNREAD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +31,24 @@ class HealthReport:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """What the database is, and as whom the service works in it."""
+    """What the database is, and as whom the service works in it: `login` is who connects, `role` whose rights
+    statements have; `owns_tables`: that role has the rights of the tables' owner."""
 
     server_version: str
     vector_version: str
     role: str
     is_superuser: bool
+    login: str
+    owns_tables: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLogFacts:
+    """How many partitions the change log has, when it was last pruned (1970: never), and who reads it."""
+
+    partitions: int
+    pruned_at: datetime
+    followers: Sequence[StoredPosition]
 
 
 class Health:
@@ -45,7 +63,9 @@ class Health:
         retention: Retention,
         server: EmbeddedServer | None,
         vector_indexing: VectorIndexing | None = None,
+        plugged: Mapping[str, Callable[[], Awaitable[dict[str, Any]]]] | None = None,
     ) -> None:
+        """plugged: name -> the state of something that the service goes on without, as a part of the report."""
         self._database = database
         self._maintenance = maintenance
         self._changes = changes
@@ -53,6 +73,7 @@ class Health:
         self._retention = retention
         self._server = server
         self._vector_indexing = vector_indexing
+        self._plugged = plugged or {}
 
     async def report(self) -> HealthReport:
         """One round trip to each dependency."""
@@ -64,6 +85,8 @@ class Health:
             if self._server is not None:
                 database["reason"] = await self._revived(self._server)
         database["kind"] = "embedded" if self._server is not None else "external"
+        if not self._database.is_walled:
+            database["wall"] = f"the service owns its tables: `sfm doctor` says how to use {OWNER_ROLE} instead"
         parts = {
             "database": database,
             "maintenance": _state(self._maintenance.problem),
@@ -75,6 +98,8 @@ class Health:
             parts["relay"] = _relay(self._relay.progress)
         if self._vector_indexing is not None and database["status"] == "up":
             parts["qdrant"] = await self._vector_indexing.state()
+        for name, state in self._plugged.items():
+            parts[name] = await state()
         return HealthReport(database["status"] == "up", parts)
 
     def relay(self) -> Sequence[Progress]:
@@ -85,6 +110,18 @@ class Health:
         """Raises DatabaseUnavailable."""
         async with self._database.read() as session:
             return DatabaseFacts(*await session.one("server_facts"))
+
+    async def change_log(self) -> ChangeLogFacts:
+        """Raises DatabaseUnavailable, Overloaded."""
+        async with self._database.read() as session:
+            partitions = len(await change_partitions.listed(session))
+            pruned_at = await change_partitions.said_at(session)
+            return ChangeLogFacts(partitions, pruned_at, await followers.everyone(session))
+
+    async def unread(self, one: StoredPosition) -> tuple[int, datetime | None]:
+        """How many changes a follower has not read, 10,000 at most, and since when. Raises DatabaseUnavailable."""
+        async with self._database.read() as session:
+            return await vector_points.lag(session, one.position.seen, MOST_UNREAD)
 
     def pool(self) -> dict[str, int]:
         """The counters of the pool of database connections, by psycopg_pool's names."""

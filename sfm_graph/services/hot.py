@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.hot.cache import HotCache, Version
 from sfm_graph.services.view import View
+from sfm_graph.telemetry.stages import stage
 
 V = TypeVar("V", bound=Version)
 
@@ -43,10 +44,11 @@ class Hot(ABC, Generic[V]):
             return await self._single_flight(view, namespace)
         if pinned.snapshot.covers(await view.newest_change(namespace)):
             return self._kept(view, namespace, await self._applied(view, namespace, pinned, {}))
-        changed = await self._changed(view, namespace, pinned)
-        if len(changed) > LARGE_DELTA:
-            return await self._single_flight(view, namespace)
-        return self._kept(view, namespace, await self._applied(view, namespace, pinned, changed))
+        with stage("hot.delta"):
+            changed = await self._changed(view, namespace, pinned)
+            if len(changed) <= LARGE_DELTA:
+                return self._kept(view, namespace, await self._applied(view, namespace, pinned, changed))
+        return await self._single_flight(view, namespace)
 
     async def _single_flight(self, view: View, namespace: Namespace) -> V | None:
         """One request loads, others wait; None for those who would hold too many connections, or are too old."""
@@ -60,12 +62,14 @@ class Hot(ABC, Generic[V]):
                     self.cache.drop(namespace.id)
                     present = None
                 if present is None or self._misfits(namespace, present):
-                    return self._kept(view, namespace, await self._loaded(view, namespace, present))
+                    with stage("hot.load"):
+                        return self._kept(view, namespace, await self._loaded(view, namespace, present))
                 if not present.snapshot.precedes(view.snapshot):
                     # Loaded meanwhile, of a later snapshot: this request is answered in SQL.
                     return None
-                changed = await self._changed(view, namespace, present)
-                return self._kept(view, namespace, await self._applied(view, namespace, present, changed))
+                with stage("hot.delta"):
+                    changed = await self._changed(view, namespace, present)
+                    return self._kept(view, namespace, await self._applied(view, namespace, present, changed))
         finally:
             self._waiting[namespace.id] -= 1
             if not self._waiting[namespace.id]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfm_graph.domain import inputs, validate
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.link import Link, LinkPatch, NewLink, StoredLink
 from sfm_graph.domain.memory import BulkResult, FailedItem, WriteOperation
@@ -14,6 +15,7 @@ from sfm_graph.domain.states import link_from_state, link_state
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.domain.where import EVERYTHING, Where
 from sfm_graph.errors import LinkNotFound, MemoryNotFound, SfmError, TooLarge, VersionConflict
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.idempotency import IdempotencyKey, once
 from sfm_graph.services.offload import offload
 from sfm_graph.services.refusals import failed_items, refuse
@@ -40,6 +42,7 @@ class Links:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @needs(Scope.WRITE)
     async def link(
         self,
         namespace: str,
@@ -55,6 +58,7 @@ class Links:
         """
         return (await self.link_many(namespace, [LinkRequest(source, target, fields)], key=key)).stored[0]
 
+    @needs(Scope.WRITE)
     async def link_many(
         self,
         namespace: str,
@@ -86,6 +90,7 @@ class Links:
 
         return await self._database.write(work)
 
+    @needs(Scope.WRITE)
     async def update_many(
         self, namespace: str, patches: Sequence[LinkPatch], *, key: IdempotencyKey | None = None
     ) -> list[Link]:
@@ -107,6 +112,7 @@ class Links:
 
         return await self._database.write(work)
 
+    @needs(Scope.WRITE)
     async def unlink_many(
         self, namespace: str, ids: Sequence[LinkId], *, key: IdempotencyKey | None = None
     ) -> list[LinkId]:
@@ -125,6 +131,7 @@ class Links:
 
         return await self._database.write(work)
 
+    @needs(Scope.WRITE)
     async def unlink_between(
         self, namespace: str, source: MemoryRef, target: MemoryRef, type_: str | None,
         *, key: IdempotencyKey | None = None,
@@ -148,11 +155,13 @@ class Links:
 
         return await self._database.write(work)
 
+    @needs(Scope.READ)
     async def by_ids(self, view: View, namespace: str, ids: Sequence[LinkId]) -> dict[LinkId, Link]:
         """Links by id; unknown ids are missing from the answer."""
         found = await view.namespace(namespace)
         return await links.by_ids(view.session, found.id, namespace, ids) if found else {}
 
+    @needs(Scope.READ)
     async def pages_of(
         self,
         view: View,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sfm_graph.domain import validate
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.identity import Coordinate, MemoryRef
 from sfm_graph.domain.memory import Memory, MemoryKind
 from sfm_graph.domain.page import (
@@ -20,6 +21,7 @@ from sfm_graph.domain.page import (
 from sfm_graph.domain.where import InBox, Where, ordered_paths
 from sfm_graph.domain.words import words
 from sfm_graph.errors import InvalidCursor, InvalidInput, MemoryNotFound
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.view import View
 from sfm_graph.store import memories, search
 
@@ -27,6 +29,7 @@ from sfm_graph.store import memories, search
 class MemoryReads:
     """The queries about memories themselves."""
 
+    @needs(Scope.READ)
     async def get(self, view: View, namespace: str, ref: MemoryRef) -> Memory:
         """One memory. Raises MemoryNotFound."""
         memory = (await self.find_many(view, namespace, [ref]))[0]
@@ -34,6 +37,7 @@ class MemoryReads:
             raise MemoryNotFound(f"no memory with {ref} in {namespace!r}", namespace=namespace)
         return memory
 
+    @needs(Scope.READ)
     async def find_many(self, view: View, namespace: str, refs: Sequence[MemoryRef]) -> list[Memory | None]:
         """The memories behind references, in order, None where there is none."""
         found = await view.namespace(namespace)
@@ -41,6 +45,7 @@ class MemoryReads:
             return [None] * len(refs)
         return await memories.find(view.session, found.id, namespace, refs)
 
+    @needs(Scope.READ)
     async def list(
         self, view: View, namespace: str, *, where: Where, order: OrderBy, first: int, after: str | None
     ) -> Page[Memory]:
@@ -54,6 +59,7 @@ class MemoryReads:
         rows = await search.list_memories(view.session, found.id, namespace, where, order, place, first + 1)
         return cut_page(rows, [encode_cursor(query, _place_of(row, order)) for row in rows], first)
 
+    @needs(Scope.READ)
     async def in_box(
         self,
         view: View,
@@ -83,6 +89,7 @@ class MemoryReads:
         )
         return cut_page(rows, [encode_cursor(query, row.coordinate) for row in rows], first)
 
+    @needs(Scope.READ)
     async def with_words(
         self, view: View, namespace: str, term: str, *, exact: bool, case_sensitive: bool, first: int,
         after: str | None,

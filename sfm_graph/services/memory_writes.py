@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from sfm_graph.domain import inputs, validate
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.identity import MemoryId, MemoryRef
 from sfm_graph.domain.memory import (
     BulkResult,
@@ -17,6 +18,7 @@ from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.domain.where import Where
 from sfm_graph.errors import MemoryNotFound, Overloaded, TooLarge, VersionConflict
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.idempotency import IdempotencyKey, kept_answer, once
 from sfm_graph.services.indexing import Indexing, IndexingRules
 from sfm_graph.services.memory_batch import (
@@ -35,6 +37,7 @@ from sfm_graph.services.store_plan import Update, require_version
 from sfm_graph.store import memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
 from sfm_graph.store.search_columns import SearchColumns
+from sfm_graph.telemetry.stages import stage
 
 # A patch re-reads and tries again when somebody else changed the memory between its read and its write.
 PATCH_ATTEMPTS = 5
@@ -58,12 +61,14 @@ class MemoryWrites:
         # As last seen, by namespace: right nearly always, and checked by every write.
         self._rules: dict[str, IndexingRules] = {}
 
+    @needs(Scope.WRITE)
     async def store(
         self, namespace: str, fields: Mapping[str, Any], *, key: IdempotencyKey | None = None
     ) -> StoredMemory:
         """Store one memory; at an existing key or coordinate it updates that memory."""
         return (await self.store_many(namespace, [fields], key=key)).stored[0]
 
+    @needs(Scope.WRITE)
     async def store_many(
         self,
         namespace: str,
@@ -84,6 +89,7 @@ class MemoryWrites:
         prepared = await self._with_columns(checked, self._last_rules(namespace))
         return await self.store_prepared(namespace, prepared, partial=partial, skip_unchanged=skip_unchanged, key=key)
 
+    @needs(Scope.WRITE)
     async def prepare_changed(
         self, namespace: str, items: Sequence[Mapping[str, Any]], *, pending: Set[MemoryRef]
     ) -> tuple[PreparedMemories, int]:
@@ -105,7 +111,8 @@ class MemoryWrites:
     async def _with_columns(
         self, checked: CheckedMemories | PreparedMemories, rules: IndexingRules
     ) -> PreparedMemories:
-        columns = await self._indexing.columns(list(checked.given.values()), rules)
+        with stage("write.prepare"):
+            columns = await self._indexing.columns(list(checked.given.values()), rules)
         return PreparedMemories(checked.given, dict(zip(checked.given, columns, strict=True)), checked.failed, rules)
 
     def _last_rules(self, namespace: str) -> IndexingRules:
@@ -121,6 +128,7 @@ class MemoryWrites:
         if rules != made_by:
             raise _OtherRules(rules)
 
+    @needs(Scope.WRITE)
     async def store_prepared(
         self,
         namespace: str,
@@ -179,6 +187,7 @@ class MemoryWrites:
 
         return await self._database.write(work), due
 
+    @needs(Scope.WRITE)
     async def update(
         self, namespace: str, ref: MemoryRef, fields: Mapping[str, Any], *, key: IdempotencyKey | None = None
     ) -> Memory:
@@ -186,6 +195,7 @@ class MemoryWrites:
         patch = inputs.memory_patch(ref, fields)
         return (await self.update_many(namespace, [patch], key=key))[0]
 
+    @needs(Scope.WRITE)
     async def update_many(
         self, namespace: str, patches: Sequence[MemoryPatch], *, key: IdempotencyKey | None = None
     ) -> list[Memory]:
@@ -253,6 +263,7 @@ class MemoryWrites:
         words = await self._indexing.words_only([updates[place].memory for place in others], rules)
         return dict(zip([*texts, *others], [*made, *words], strict=True))
 
+    @needs(Scope.WRITE)
     async def forget_many(
         self, namespace: str, refs: Sequence[MemoryRef], *, expected_version: int | None = None,
         key: IdempotencyKey | None = None,
@@ -260,6 +271,7 @@ class MemoryWrites:
         """Take memories with their links out of every answer, in one transaction. The ids of those that existed."""
         return await self._remove(namespace, refs, "forget", expected_version, key, erase=False)
 
+    @needs(Scope.WRITE)
     async def erase_many(
         self, namespace: str, refs: Sequence[MemoryRef], *, expected_version: int | None = None,
         key: IdempotencyKey | None = None,
@@ -270,6 +282,7 @@ class MemoryWrites:
         """
         return await self._remove(namespace, refs, "erase", expected_version, key, erase=True)
 
+    @needs(Scope.WRITE)
     async def forget_where(
         self, namespace: str, where: Where, *, key: IdempotencyKey | None = None
     ) -> list[MemoryId]:

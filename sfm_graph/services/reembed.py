@@ -12,8 +12,10 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from sfm_graph.domain import validate
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.namespace import ModelIdentity, Namespace, StoredModel
 from sfm_graph.errors import Conflict, NamespaceNotFound, Overloaded
+from sfm_graph.services.access.guard import needs, reach
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.reembed_vectors import MissingVectors, Within
 from sfm_graph.services.rewording import Rewording
@@ -67,35 +69,39 @@ class Reembed:
         self._tail = tail
         self._indexes_vectors = indexes_vectors
 
+    @needs(Scope.ADMIN)
     async def names(self) -> list[str]:
-        """All namespaces, by name."""
+        """All namespaces that the caller reaches, by name."""
         found: list[str] = []
         async with self._database.read() as session:
-            while page := await namespaces.page(session, found[-1] if found else "", PAGE):
+            while page := await namespaces.page(session, reach(), found[-1] if found else "", PAGE):
                 found += [one.name for one in page]
         return found
 
+    @needs(Scope.ADMIN)
     async def run(
-        self, name: str, *, words: bool = False, progress: Progress = lambda done, total: None
+        self, namespace: str, *, words: bool = False, progress: Progress = lambda done, total: None
     ) -> Reembedded:
         """Move a namespace; nothing to do is no error. `words`: all else that is made of memories is made anew too.
 
         Raises NamespaceNotFound, Conflict while another process does the same, EmbedderUnavailable. What is done
         stays, and the next run goes on from there.
         """
-        validate.namespace(name)
+        validate.namespace(namespace)
         began = time.monotonic()
-        async with store.alone(self._database, (await self._found(name)).id) as alone:
+        async with store.alone(self._database, (await self._found(namespace)).id) as alone:
             if not alone:
-                raise Conflict(f"namespace {name!r} is being re-embedded by another process", namespace=name)
-            found = await self._found(name)
+                raise Conflict(
+                    f"namespace {namespace!r} is being re-embedded by another process", namespace=namespace
+                )
+            found = await self._found(namespace)
             steps = _Steps(progress, await self._size(found, words))
             memories, windows = await self._move(found, steps.advance)
             await self._clean_up(found)
-            reworded = await self._rewording.run(name, steps.advance) if words else 0
+            reworded = await self._rewording.run(namespace, steps.advance) if words else 0
         before = found.model.identity if found.model else None
         seconds = time.monotonic() - began
-        return Reembedded(name, before, self._indexing.identity, memories, windows, reworded, seconds)
+        return Reembedded(namespace, before, self._indexing.identity, memories, windows, reworded, seconds)
 
     async def _found(self, name: str) -> Namespace:
         async with self._database.read() as session:

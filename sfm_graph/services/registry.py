@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 
+from sfm_graph.services.access.audit import AuditLog
+from sfm_graph.services.access.authentication import Authentication
+from sfm_graph.services.access.keys import Keys
+from sfm_graph.services.cache_use import CacheUse
 from sfm_graph.services.changes.changes import Changes
 from sfm_graph.services.changes.relay import Relay
 from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.health import Health
+from sfm_graph.services.limits import Limits
 from sfm_graph.services.links import Links
 from sfm_graph.services.maintenance import Maintenance
 from sfm_graph.services.memory_reads import MemoryReads
@@ -42,3 +47,8 @@ class Services:
     vector_indexing: VectorIndexing | None
     maintenance: Maintenance
     health: Health
+    limits: Limits
+    keys: Keys
+    audit: AuditLog
+    authentication: Authentication
+    cache: CacheUse | None = None

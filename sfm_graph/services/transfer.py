@@ -10,9 +10,11 @@ import orjson
 from sfm_graph.adapters.readers import MemoryRecord, Record
 from sfm_graph.adapters.readers.ndjson import LineBuffer, parse_line
 from sfm_graph.domain import validate
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.identity import DEFAULT_NAMESPACE
 from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.import_report import ImportReport
 from sfm_graph.services.import_run import Chunk, ImportRun, Progress
 from sfm_graph.services.links import Links
@@ -32,6 +34,7 @@ class Transfer:
         self._memory_writes = memory_writes
         self._links = links
 
+    @needs(Scope.WRITE)
     async def import_ndjson(
         self,
         chunks: AsyncIterable[bytes],
@@ -46,6 +49,7 @@ class Transfer:
         """
         return await self._run(_parsed(chunks), namespace, on_progress)
 
+    @needs(Scope.WRITE)
     async def import_records(
         self, records: Iterable[Record], namespace: str = DEFAULT_NAMESPACE, on_progress: Progress | None = None
     ) -> ImportReport:
@@ -56,6 +60,7 @@ class Transfer:
         run = ImportRun(self._memory_writes, self._links, validate.namespace(namespace), on_progress)
         return await run.all(chunks)
 
+    @needs(Scope.READ)
     async def export(self, view: View, namespace: str) -> AsyncIterator[bytes]:
         """A namespace as lines of JSON that `import_ndjson` takes: first its memories, then its links, by id.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory
@@ -18,9 +19,11 @@ from sfm_graph.domain.walk import (
     WalkFilter,
 )
 from sfm_graph.domain.where import EVERYTHING, Where
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.view import View
 from sfm_graph.services.walks import Walks
 from sfm_graph.store import links, memories
+from sfm_graph.telemetry.stages import stage
 
 
 class Traversal:
@@ -29,6 +32,7 @@ class Traversal:
     def __init__(self, walks: Walks) -> None:
         self._walks = walks
 
+    @needs(Scope.READ)
     async def neighbours(
         self,
         view: View,
@@ -52,27 +56,32 @@ class Traversal:
         )
         return Neighbourhood(neighbours, found.truncated, walked.hot)
 
+    @needs(Scope.READ)
     async def subgraph(
         self, view: View, namespace: str, starts: Sequence[MemoryRef], walk: WalkFilter, *, depth: int, limit: int
     ) -> Subgraph:
         """See `Walks.subgraph`: ids, to be filled as far as they are asked for."""
         return await self._walks.subgraph(view, namespace, starts, walk, depth=depth, limit=limit)
 
+    @needs(Scope.READ)
     async def memories_of(self, view: View, namespace: str, found: Subgraph) -> list[Memory]:
         """The memories of a subgraph, in its order."""
         rows = await _memories(view, namespace, found.ids.tolist())
         return [rows[MemoryId(one)] for one in found.ids.tolist()]
 
+    @needs(Scope.READ)
     async def links_of(self, view: View, namespace: str, found: Subgraph) -> list[Link]:
         """The links of a subgraph, in its order."""
         rows = await _links(view, namespace, found.links.tolist())
         return [rows[LinkId(one)] for one in found.links.tolist()]
 
+    @needs(Scope.READ)
     async def outlines_of(self, view: View, namespace: str, found: Subgraph) -> list[memories.Outline]:
         """Of each memory of a subgraph what a drawing needs, in its order."""
         scope = await view.existing_namespace(namespace)
         return await memories.outlines(view.session, scope.id, found.ids.tolist())
 
+    @needs(Scope.READ)
     async def shortest_path(
         self,
         view: View,
@@ -92,6 +101,7 @@ class Traversal:
             return None
         return (await _paths(view, namespace, [walked.answer], weighted=weighted, hot=walked.hot))[0]
 
+    @needs(Scope.READ)
     async def paths(
         self,
         view: View,
@@ -110,6 +120,7 @@ class Traversal:
         )
         return await _paths(view, namespace, walked.answer, weighted=weighted, hot=walked.hot)
 
+    @needs(Scope.READ)
     async def rank(self, view: View, namespace: str, seeds: Sequence[MemoryRef], query: RankQuery) -> Ranking:
         """The best memories by structure. See `Walks.rank`."""
         found = await self._walks.rank(view, namespace, seeds, query)
@@ -138,9 +149,11 @@ async def _paths(view: View, namespace: str, trails: Sequence[Trail], *, weighte
 
 async def _memories(view: View, namespace: str, ids: Iterable[int]) -> Mapping[MemoryId, Memory]:
     scope = await view.existing_namespace(namespace)
-    return await memories.by_ids(view.session, scope.id, namespace, ids)
+    with stage("walk.fetch"):
+        return await memories.by_ids(view.session, scope.id, namespace, ids)
 
 
 async def _links(view: View, namespace: str, ids: Iterable[int]) -> Mapping[LinkId, Link]:
     scope = await view.existing_namespace(namespace)
-    return await links.by_ids(view.session, scope.id, namespace, ids)
+    with stage("walk.fetch"):
+        return await links.by_ids(view.session, scope.id, namespace, ids)

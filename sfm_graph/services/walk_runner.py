@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from sfm_graph.domain.deadline import at_most
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.link_filter import needs_rows
 from sfm_graph.domain.walk import WalkFilter
@@ -20,6 +21,7 @@ from sfm_graph.services.ground import Ground, HotGround, ground_of, lens_of
 from sfm_graph.services.hot_graph import FreshGraphs, HotGraphs
 from sfm_graph.services.view import View, Views
 from sfm_graph.store import memories
+from sfm_graph.telemetry.stages import stage
 
 T = TypeVar("T")
 
@@ -27,6 +29,8 @@ T = TypeVar("T")
 THREADS = 2
 # What one walk looks at most, links; the deadline ends most walks earlier.
 MAX_LINKS = 20_000_000
+# Of the time that a request has left.
+WALK_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class WalkRunner:
         if view is not None:
             ground = await self.ground(view, namespace, walk)
             ids = await self._resolved(view, namespace, refs)
-            return await ground.run(ids, algorithm, work), ground
+            with stage("walk.search"):
+                return await ground.run(ids, algorithm, work), ground
         in_memory = await self._in_memory(namespace, refs, walk, algorithm, work)
         if in_memory is not None:
             return in_memory
@@ -101,7 +106,8 @@ class WalkRunner:
         try:
             # The statement goes out; the walk begins while the database answers, and counts if nothing has changed.
             await asyncio.sleep(0)
-            drive = ground.begun(graph, nodes, algorithm, work)
+            with stage("walk.search"):
+                drive = ground.begun(graph, nodes, algorithm, work)
             if not await unchanged:
                 return None
         except WalkTooLarge:
@@ -110,20 +116,28 @@ class WalkRunner:
             return None
         finally:
             unchanged.cancel()
-        return await ground.finished(drive), ground
+        if drive.done:
+            return await ground.finished(drive), ground
+        with stage("walk.search"):
+            return await ground.finished(drive), ground
 
     def work(self) -> Work:
         """What one walk that begins now may do."""
-        return Work(MAX_LINKS, time.monotonic() + self.deadline_seconds)
+        return Work(MAX_LINKS, time.monotonic() + self.seconds())
+
+    def seconds(self) -> float:
+        """How long one walk that begins now may take: of the request's time something is left for its answer."""
+        return WALK_SHARE * at_most(self.deadline_seconds / WALK_SHARE)
 
     async def ground(self, view: View, namespace: str, walk: WalkFilter) -> Ground:
         """Where walks of a namespace run at a view's snapshot. Raises MemoryNotFound for an unknown namespace."""
         found = await view.namespace(namespace)
         if found is None:
             raise MemoryNotFound(f"there is no memory in {namespace!r}", namespace=namespace)
-        graph = await self.graphs.at(view, found)
-        self._fresh.learn(found)
-        return await ground_of(view, found, graph, walk, walk.at or view.now, self._threads)
+        with stage("walk.load"):
+            graph = await self.graphs.at(view, found)
+            self._fresh.learn(found)
+            return await ground_of(view, found, graph, walk, walk.at or view.now, self._threads)
 
     async def _resolved(self, view: View, namespace: str, refs: Sequence[MemoryRef]) -> Ints:
         scope = await view.existing_namespace(namespace)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.walk import MAX_PATHS, PathMode, RankBy, RankQuery, Subgraph, Trail, WalkFilter
 from sfm_graph.domain.where import EVERYTHING, Where
@@ -22,6 +23,7 @@ from sfm_graph.hot.walks.pagerank import Ranked, personalised_pagerank
 from sfm_graph.hot.walks.reach import Reached, reach, reach_count, region
 from sfm_graph.hot.walks.similarity import Measure, similar
 from sfm_graph.hot.walks.trail import NodeTrail
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.ground import HotGround
 from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.view import View, Views
@@ -51,6 +53,7 @@ class Walks:
         self.runner = runner
         self._whole = whole
 
+    @needs(Scope.READ)
     async def reach(
         self,
         view: View | None,
@@ -81,6 +84,7 @@ class Walks:
             lambda graph, nodes: reach(graph, nodes, hops, limit=limit, after=after, wanted=wanted),
         )  # fmt: skip
 
+    @needs(Scope.READ)
     async def reach_count(
         self, view: View | None, namespace: str, start: MemoryRef, walk: WalkFilter, *, hops: int
     ) -> Walked[list[int]]:
@@ -89,6 +93,7 @@ class Walks:
             view, namespace, [start], walk, lambda graph, nodes: reach_count(graph, nodes, hops)
         )
 
+    @needs(Scope.READ)
     async def subgraph(
         self,
         view: View | None,
@@ -110,6 +115,7 @@ class Walks:
             tuple(ground.type_names(codes)), found.truncated, ground.hot,
         )  # fmt: skip
 
+    @needs(Scope.READ)
     async def shortest(
         self,
         view: View | None,
@@ -136,6 +142,7 @@ class Walks:
 
         return await self.runner.run(view, namespace, ends, walk, algorithm)
 
+    @needs(Scope.READ)
     async def paths(
         self,
         view: View | None,
@@ -167,6 +174,7 @@ class Walks:
 
         return await self.runner.run(view, namespace, ends, walk, algorithm)
 
+    @needs(Scope.READ)
     async def rank(self, view: View | None, namespace: str, seeds: Sequence[MemoryRef], query: RankQuery) -> Ranked:
         """The best memories by structure. Raises InvalidInput where seeds are missing or not taken.
 
@@ -202,7 +210,7 @@ class Walks:
         if not isinstance(ground, HotGround):
             raise WalkTooLarge(NOT_IN_MEMORY)
         return await self._whole.rank(
-            ground.graph, ground.lens, query.by, limit=query.first, seconds=self.runner.deadline_seconds
+            ground.graph, ground.lens, query.by, limit=query.first, seconds=self.runner.seconds()
         )
 
     async def _matching(self, view: View, namespace: str, where: Where) -> Ints:

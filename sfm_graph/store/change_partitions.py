@@ -25,11 +25,8 @@ class Partition:
 
 async def add(database: Database, *, width_days: int, ahead_days: int) -> None:
     """Make partitions of this width until there are enough for so many days."""
-
-    async def work(session: WriteSession) -> None:
-        await session.run("change_partitions_add", days=width_days, ahead=ahead_days)
-
-    await database.write(work)
+    async with database.owned() as connection:
+        await Session(connection).run("change_partitions_add", days=width_days, ahead=ahead_days)
 
 
 async def listed(session: Session) -> list[Partition]:
@@ -60,7 +57,7 @@ async def say_pruned(database: Database, xid: int) -> None:
 async def drop(database: Database, partition: Partition) -> bool:
     """Drop a partition with its changes. False: the log was too busy; later, then."""
     statement = sql.SQL("drop table if exists {}").format(sql.Identifier(partition.name))
-    async with database.raw() as connection:
+    async with database.owned() as connection:
         for _ in range(ATTEMPTS):
             try:
                 async with connection.transaction():

@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
@@ -10,12 +12,13 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from sfm_graph.errors import DatabaseUnavailable
+from sfm_graph.store import roles
 from sfm_graph.store.database import translated
+from sfm_graph.store.roles import OWNER_ROLE, SERVICE_ROLE
 from sfm_graph.store.statements import sql_folder
 
 log = logging.getLogger(__name__)
 
-SERVICE_ROLE = "sfm_service"
 MIGRATION_LOCK = 0x5F6D6772_61706801
 MIN_SERVER = 160_000
 MIN_VECTOR = (0, 8, 0)
@@ -45,27 +48,58 @@ def _migration(path: Path) -> Migration:
     return Migration(int(number), name, path.read_text())
 
 
-async def migrate(conninfo: str) -> str | None:
+async def migrate(conninfo: str, *, login: bool = False) -> str | None:
     """Apply what is missing. Returns the role that the service has to take on, None for the connection's own.
 
-    A superuser's connection is used to create the extension and the service's role only: tables belong to that role
-    and the service never runs as the superuser. Concurrent callers wait for each other.
+    Tables belong to a role of their own and the service's role has just the rights that its statements use, where the
+    connection may make these roles or take them on; else its own role owns them. `login`: one may connect as the
+    service's role. Concurrent callers wait for each other.
     Raises DatabaseUnavailable when the server or pgvector is too old or missing, or the schema is newer.
     """
     with translated():
-        async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        async with connected(conninfo) as connection:
             if connection.info.server_version < MIN_SERVER:
                 raise DatabaseUnavailable("PostgreSQL 16 or newer is needed")
             await connection.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
-            role = await _prepare(connection)
-            await _apply(connection, role)
-            return role
+            return await bring_up(connection, login=login)
+
+
+async def bring_up(connection: AsyncConnection, *, login: bool = False) -> str | None:
+    """As `migrate`, over an autocommit connection that holds the lock; it has the owner's role afterwards."""
+    schema = await make_ready(connection)
+    if schema is None:
+        await _apply(connection)
+        return None
+    if login:
+        await connection.execute(sql.SQL("alter role {} login").format(sql.Identifier(SERVICE_ROLE)))
+    await connection.execute(sql.SQL("set role {}").format(sql.Identifier(OWNER_ROLE)))
+    await _apply(connection)
+    await roles.grant(connection, schema)
+    return SERVICE_ROLE
+
+
+async def make_ready(connection: AsyncConnection) -> str | None:
+    """The extension and the roles. The schema that the owner's tables are in, None where it is nobody's but ours."""
+    await _extension(connection)
+    return await roles.prepare(connection)
+
+
+@asynccontextmanager
+async def connected(conninfo: str) -> AsyncIterator[AsyncConnection]:
+    """An autocommit connection. Raises DatabaseUnavailable that says why there is none."""
+    try:
+        connection = await AsyncConnection.connect(conninfo, autocommit=True)
+    except psycopg.OperationalError as exc:
+        reason = " ".join(str(exc).split())
+        raise DatabaseUnavailable(f"the database cannot be reached: {reason}") from exc
+    async with connection:
+        yield connection
 
 
 async def ensure_database(conninfo: str, name: str) -> None:
     """Create a database unless it exists; `conninfo` leads to another one of the server."""
     with translated():
-        async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        async with connected(conninfo) as connection:
             if not await _value(connection, "select 1 from pg_database where datname = %s", name):
                 try:
                     await connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -73,31 +107,19 @@ async def ensure_database(conninfo: str, name: str) -> None:
                     log.debug("another process created the database meanwhile")
 
 
-async def _prepare(connection: AsyncConnection) -> str | None:
-    is_super = await _value(connection, "select rolsuper from pg_roles where rolname = current_user")
+async def _extension(connection: AsyncConnection) -> None:
     try:
         await connection.execute("create extension if not exists vector")
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise DatabaseUnavailable("as a superuser, in this database: create extension vector") from exc
     except psycopg.errors.Error as exc:
         raise DatabaseUnavailable(f"the pgvector extension cannot be created: {exc}") from exc
     version = str(await _value(connection, "select extversion from pg_extension where extname = 'vector'"))
     if tuple(int(part) for part in version.split(".")) < MIN_VECTOR:
         raise DatabaseUnavailable(f"pgvector 0.8 or newer is needed, this database has {version}")
-    if not is_super:
-        return None
-    if not await _value(connection, "select 1 from pg_roles where rolname = %s", SERVICE_ROLE):
-        try:
-            await connection.execute(sql.SQL("create role {}").format(sql.Identifier(SERVICE_ROLE)))
-        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-            log.debug("another database's migration created the role meanwhile")
-    await connection.execute(
-        sql.SQL("grant create, usage on schema public to {}").format(sql.Identifier(SERVICE_ROLE))
-    )
-    return SERVICE_ROLE
 
 
-async def _apply(connection: AsyncConnection, role: str | None) -> None:
-    if role:
-        await connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+async def _apply(connection: AsyncConnection) -> None:
     await connection.execute(
         "create table if not exists schema_migrations (number integer primary key, name text not null, "
         "checksum text not null, applied_at timestamptz not null default now())"

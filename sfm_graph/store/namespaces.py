@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from sfm_graph.domain.access import Reach
 from sfm_graph.domain.namespace import (
     ModelIdentity,
     Namespace,
@@ -42,9 +43,10 @@ async def lock_existing(session: WriteSession, name: str) -> Namespace | None:
     return _namespace(row) if row else None
 
 
-async def page(session: Session, after: str, limit: int) -> list[Namespace]:
-    """Up to `limit` namespaces whose name comes after `after`, by name."""
-    return [_namespace(row) for row in await session.rows("namespace_list", after=after, limit=limit)]
+async def page(session: Session, reach: Reach, after: str, limit: int) -> list[Namespace]:
+    """Up to `limit` of the namespaces within reach whose name comes after `after`, by name."""
+    rows = await session.rows("namespace_list", names=reach.names, prefixes=reach.prefixes, after=after, limit=limit)
+    return [_namespace(row) for row in rows]
 
 
 async def has_memories(session: WriteSession, namespace: Namespace) -> bool:

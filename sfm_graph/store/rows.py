@@ -25,9 +25,9 @@ LINK_COLUMNS = (
 
 CHANGE_COLUMNS = (
     "s.id, s.xid::text::bigint, coalesce(n.name, s.before ->> 'name', ''), s.namespace_id, s.entity, s.entity_id, "
-    "s.operation, s.at, s.before::text, s.after::text, s.found"
+    "s.operation, s.at, s.before::text, s.after::text, s.trace, s.found"
 )
-CHANGE_FIELDS = "c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after"
+CHANGE_FIELDS = "c.id, c.xid, c.namespace_id, c.entity, c.entity_id, c.operation, c.at, c.before, c.after, c.trace"
 # The rows of a common table `slice` by id, how many it `found`, cut where the states before have taken `bytes`.
 # States are stored as they are, so that their stored size is their size.
 SLICE_ROWS = f"""select {CHANGE_COLUMNS} from (
@@ -52,10 +52,11 @@ def memory_from_row(namespace: str, row: Sequence[Any]) -> Memory:
 
 def change_from_row(row: Sequence[Any]) -> Change:
     """A change from a row in the order of CHANGE_COLUMNS."""
-    id_, xid, namespace, namespace_id, entity, entity_id, operation, at, before, after, _ = row
+    id_, xid, namespace, namespace_id, entity, entity_id, operation, at, before, after, trace, _ = row
     return Change(
-        id_, xid, namespace, namespace_id, _ENTITIES[entity], entity_id, _OPERATIONS[operation], at, before, after
-    )
+        id_, xid, namespace, namespace_id, _ENTITIES[entity], entity_id, _OPERATIONS[operation], at, before, after,
+        trace,
+    )  # fmt: skip
 
 
 def link_from_row(namespace: str, row: Sequence[Any]) -> Link:

@@ -114,6 +114,9 @@ async def retire(database: Database, empty: Sequence[Range]) -> None:
 
 async def drop_unfinished(database: Database) -> None:
     """Remove the indexes that serve no range: replaced ones, and what builds that were cut off have left behind."""
+    async with database.read() as session:
+        if not await session.rows("vector_index_unfinished") and not await session.rows("vector_index_retired"):
+            return
     async with _indexer(database) as connection:
         if connection is None:
             return
@@ -172,7 +175,7 @@ async def _switch(connection: AsyncConnection, span: Span, name: str, replaced: 
 @asynccontextmanager
 async def _indexer(database: Database) -> AsyncIterator[AsyncConnection | None]:
     """A connection that alone may build and drop indexes; None while another process does."""
-    async with database.raw() as connection:
+    async with database.owned() as connection:
         row = await (await connection.execute("select pg_try_advisory_lock(%s)", (INDEXER_LOCK,))).fetchone()
         if not (row and row[0]):
             yield None
@@ -181,5 +184,5 @@ async def _indexer(database: Database) -> AsyncIterator[AsyncConnection | None]:
             yield connection
         finally:
             if not connection.closed:
+                # At once: the server notices only later that a connection was closed.
                 await connection.execute("select pg_advisory_unlock(%s)", (INDEXER_LOCK,))
-                await connection.execute("reset maintenance_work_mem")

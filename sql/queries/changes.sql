@@ -31,6 +31,25 @@ where c.namespace_id = %(namespace_id)s and c.entity = 'link'
 select (select c.xid::text::bigint from changes c where c.namespace_id = %(namespace_id)s order by c.xid desc limit 1),
        (select l.pruned_xid::text::bigint from change_log l);
 
+-- name: namespace_version
+-- What decides how a namespace looks at a moment: the log, its latest change, up to which transaction changes may be
+-- gone, and the last moment at which the validity of something in it began or ended, by the later of the two clocks;
+-- and whether that is past by the earlier one too.
+select l.epoch, l.cursor_key, l.pruned_xid::text::bigint, greatest(l.pruned_at, 'epoch'), pg_is_in_recovery(),
+       c.xid::text::bigint, c.at, b.at, coalesce(b.at <= least(now(), %(now)s::timestamptz), true)
+from change_log l
+left join lateral (
+    select c.xid, c.at from changes c where c.namespace_id = %(namespace_id)s order by c.xid desc limit 1) c on true
+cross join lateral (select greatest(
+    (select m.valid_from from memories m where m.namespace_id = %(namespace_id)s and m.valid_from > '-infinity'
+         and m.valid_from <= greatest(now(), %(now)s::timestamptz) order by m.valid_from desc limit 1),
+    (select m.valid_to from memories m where m.namespace_id = %(namespace_id)s and m.valid_to < 'infinity'
+         and m.valid_to <= greatest(now(), %(now)s::timestamptz) order by m.valid_to desc limit 1),
+    (select k.valid_from from links k where k.namespace_id = %(namespace_id)s and k.valid_from > '-infinity'
+         and k.valid_from <= greatest(now(), %(now)s::timestamptz) order by k.valid_from desc limit 1),
+    (select k.valid_to from links k where k.namespace_id = %(namespace_id)s and k.valid_to < 'infinity'
+         and k.valid_to <= greatest(now(), %(now)s::timestamptz) order by k.valid_to desc limit 1)) as at) b;
+
 -- name: newest_change_by_name
 -- The same for a namespace by name, with its id and the snapshot of this very statement: a walk in memory needs no
 -- transaction.

@@ -56,7 +56,7 @@ where exists (select from memories m where m.namespace_id = %(namespace_id)s and
 
 -- name: linking_flush
 -- Sort new words into their index: each search reads what waits to be sorted from end to end.
-select gin_clean_pending_list('words_lexemes');
+select sort_new_words();
 
 -- name: linking_holding
 -- For each of several searches the memories that hold its words, up to `most` of them. The namespace is a word of each

@@ -17,10 +17,13 @@ from namespaces n where n.name = %(name)s for key share;
 insert into namespaces (name, settings) values (%(name)s, %(settings)s) on conflict (name) do nothing;
 
 -- name: namespace_list
--- All namespaces by name, a keyset page.
+-- Namespaces with one of these names or beginning with one of these prefixes, by name: a keyset page.
 select n.id, n.name, n.settings, n.created_at, m.id, m.name, m.revision, m.dimension
 from namespaces n left join models m on m.id = n.model_id
-where n.name > %(after)s order by n.name limit %(limit)s;
+where n.name > %(after)s
+    and (n.name = any(%(names)b::text[])
+         or exists (select from unnest(%(prefixes)b::text[]) as p (prefix) where starts_with(n.name, p.prefix)))
+order by n.name limit %(limit)s;
 
 -- name: namespace_has_memories
 -- Whether anything is stored in a namespace, whose row is taken from writers.

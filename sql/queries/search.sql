@@ -114,6 +114,10 @@ select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid join pg
 where i.indrelid = 'embeddings'::regclass and a.amname = 'hnsw' and not exists (
     select from vector_indexes v where v.ready and c.relname in (v.name, v.name || '_windows'));
 
+-- name: vector_index_retired
+-- Whether there are ranges of deleted namespaces.
+select 1 from vector_indexes where not ready limit 1;
+
 -- name: vector_index_forget
 -- Ranges of deleted namespaces.
 delete from vector_indexes where not ready;

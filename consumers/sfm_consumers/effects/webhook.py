@@ -17,6 +17,8 @@ from sfm_consumers.effects.webhook_signature import secret_keys, signature
 from sfm_graph.domain.event import CONTENT_TYPE
 from sfm_graph.errors import SettingsError
 from sfm_graph.settings import Settings
+from sfm_graph.telemetry import tracing
+from sfm_graph.telemetry.messages import ATTRIBUTE
 
 BATCH_TYPE = "application/cloudevents-batch+json"
 MAX_ANSWER_BYTES = 4_096
@@ -91,6 +93,7 @@ class Webhook:
         now = int(time.time())
         signed = {
             **headers,
+            **_trace_of(events),
             "Accept-Encoding": "identity",
             "Idempotency-Key": message_id,
             "Webhook-Id": message_id,
@@ -132,6 +135,14 @@ async def _beginning(response: httpx.Response) -> bytes:
         if not response.is_success:
             raise
     return found[:MAX_ANSWER_BYTES]
+
+
+def _trace_of(events: Sequence[Received]) -> dict[str, str]:
+    """The trace goes on in the receiver: below this process's span, or where it makes none, the event's own."""
+    given = events[0].attributes.get(ATTRIBUTE) if len(events) == 1 else None
+    if not tracing.is_on() and given and tracing.is_traceparent(given):
+        return {"traceparent": given}
+    return tracing.headers()
 
 
 def header_value(value: str) -> str:

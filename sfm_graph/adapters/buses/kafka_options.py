@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from pathlib import Path
 from typing import Any
 
 from sfm_graph.errors import SettingsError
@@ -12,7 +13,7 @@ _SERVER = re.compile(rf"(?:\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)(?::([0-9]
 
 
 def producer_options(settings: Settings) -> dict[str, Any]:
-    """Arguments of AIOKafkaProducer. Raises SettingsError for brokers or a CA file that cannot be used."""
+    """Arguments of AIOKafkaProducer. Raises SettingsError for brokers, certificates or keys that cannot be used."""
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": _servers(settings.kafka_bootstrap_servers or ""),
@@ -23,6 +24,8 @@ def producer_options(settings: Settings) -> dict[str, Any]:
     }
     if protocol in (KafkaProtocol.SSL, KafkaProtocol.SASL_SSL):
         options["ssl_context"] = _ssl_context(settings)
+    elif settings.kafka_ssl_cert_location is not None:
+        raise SettingsError("KAFKA_SSL_CERTIFICATE_LOCATION: needs KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL")
     if protocol in (KafkaProtocol.SASL_PLAINTEXT, KafkaProtocol.SASL_SSL):
         password = settings.kafka_sasl_password
         options["sasl_mechanism"] = settings.kafka_sasl_mechanism.value
@@ -45,6 +48,32 @@ def _servers(text: str) -> list[str]:
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
     file = settings.kafka_ssl_ca_location
     try:
-        return ssl.create_default_context(cafile=str(file) if file else None)
+        context = ssl.create_default_context(cafile=str(file) if file else None)
     except (OSError, ValueError) as error:
         raise SettingsError(f"KAFKA_SSL_CA_LOCATION: cannot use {file}: {error}") from error
+    _show_who_we_are(context, settings.kafka_ssl_cert_location, settings.kafka_ssl_key_location)
+    return context
+
+
+def _show_who_we_are(context: ssl.SSLContext, certificate: Path | None, key: Path | None) -> None:
+    if certificate is None:
+        if key is not None:
+            raise SettingsError("KAFKA_SSL_CERTIFICATE_LOCATION: required with KAFKA_SSL_KEY_LOCATION")
+        return
+    for variable, file in (("KAFKA_SSL_CERTIFICATE_LOCATION", certificate), ("KAFKA_SSL_KEY_LOCATION", key)):
+        _check_readable(variable, file)
+    # Without a key file the key is in the certificate's.
+    variable = "KAFKA_SSL_KEY_LOCATION" if key else "KAFKA_SSL_CERTIFICATE_LOCATION"
+    try:
+        # An encrypted key would be asked for at the terminal, where nobody is.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{variable}: cannot use {certificate} and its key: {error}") from error
+
+
+def _check_readable(variable: str, file: Path | None) -> None:
+    try:
+        if file is not None:
+            file.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{variable}: cannot read {file}: {error.strerror}") from error

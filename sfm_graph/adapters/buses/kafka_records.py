@@ -71,6 +71,9 @@ def records_of(event: Event, *, tombstones: bool) -> list[Record]:
     """The event's record, and its tombstone where topics are compacted and nothing of the entity is left."""
     headers = [(f"ce_{name}", value.encode()) for name, value in event.attributes]
     headers.append(("content-type", CONTENT_TYPE.encode()))
+    if event.trace is not None:
+        # As instrumented consumers of Kafka look for it, beside CloudEvents' own.
+        headers.append(("traceparent", event.trace.encode()))
     record = Record(_key(event, tombstones), event.data, headers, event.id)
     if record.size > MAX_EVENT_BYTES:
         record = record.cut()

@@ -9,22 +9,18 @@ not a cluster, since a transaction writes to several streams, and its `maxmemory
 """
 
 import asyncio
-import re
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sfm_graph.adapters.redis.connection import kind_of, open_redis, place_of
 from sfm_graph.domain.event import Event
-from sfm_graph.errors import EventBusUnavailable, SettingsError
+from sfm_graph.errors import EventBusUnavailable
 from sfm_graph.settings import Settings
 
 # Consumers read these streams by name: another number would move keys between them.
@@ -35,7 +31,6 @@ CHUNK_EVENTS = 256
 CHUNK_BYTES = 1_048_576
 
 _RETRIES = 2
-_URL_HINT = "REDIS_URL: must look like redis://user:password@host:6379/0, or rediss:// for TLS"
 
 
 def stream_name(topic: str, partition: int) -> str:
@@ -51,35 +46,17 @@ def partition_of(key: str) -> int:
 class RedisStreamsBus:
     """Appends events to streams. Its messages name the server, never the password or an event."""
 
-    def __init__(self, client: Redis, where: str, stream_length: int, timeout_seconds: float) -> None:
+    def __init__(self, client: Redis, stream_length: int, timeout_seconds: float) -> None:
         self._client = client
-        self._where = where
         self._stream_length = stream_length
         self._timeout_seconds = timeout_seconds
         self._closed = False
 
     @classmethod
     async def open(cls, settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Self:
-        """A bus on `redis_url`, else on `redis_host` and `redis_port`. It connects with the first `publish`.
-
-        Raises SettingsError when neither is given, or the URL cannot be understood.
-        """
-        options: dict[str, Any] = {
-            # `publish` has a timeout. The client's own is `asyncio.wait_for`, which on Python 3.11 at times swallows
-            # that timeout, and a cancellation by the caller.
-            "socket_timeout": None,
-            "socket_connect_timeout": timeout_seconds / 4,
-            "retry": Retry(ExponentialBackoff(cap=0.5, base=0.1), _RETRIES),
-            "protocol": 2,
-        }
-        if settings.redis_url is not None:
-            client, where = _from_url(settings.redis_url.get_secret_value(), options)
-        elif settings.redis_host is not None:
-            client = Redis(host=settings.redis_host, port=settings.redis_port, **options)
-            where = f"{settings.redis_host}:{settings.redis_port}"
-        else:
-            raise SettingsError("REDIS_URL: required, or REDIS_HOST")
-        return cls(client, where, settings.redis_stream_length, timeout_seconds)
+        """A bus on the Redis of the settings. It connects with the first `publish`. Raises SettingsError."""
+        client = open_redis(settings, timeout_seconds=timeout_seconds / 4, retries=_RETRIES)
+        return cls(client, settings.redis_stream_length, timeout_seconds)
 
     @property
     def name(self) -> str:
@@ -101,9 +78,9 @@ class RedisStreamsBus:
         except TimeoutError:
             raise self._failure(f"did not take events within {self._timeout_seconds:g} s") from None
         except (RedisConnectionError, RedisTimeoutError, OSError) as exc:
-            raise self._failure(f"cannot be reached: {type(exc).__name__}") from None
+            raise self._failure(f"cannot be reached: {kind_of(exc)}") from None
         except RedisError as exc:
-            raise self._failure(f"refused events: {_kind(exc)}") from None
+            raise self._failure(f"refused events: {kind_of(exc)}") from None
         finally:
             if self._closed:
                 await self._client.aclose()  # a retry may have connected once more
@@ -127,22 +104,7 @@ class RedisStreamsBus:
                 raise reply
 
     def _failure(self, why: str) -> EventBusUnavailable:
-        return EventBusUnavailable(f"Redis at {self._where} {why}")
-
-
-def _from_url(url: str, options: dict[str, Any]) -> tuple[Redis, str]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 6379
-        understood = parts.scheme in ("redis", "rediss") and parts.hostname and re.fullmatch(r"/?\d*", parts.path)
-        pool = ConnectionPool(**{**parse_url(url), **options})
-        # Unknown options in the URL are met here, instead of at the first event.
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, RedisError):
-        raise SettingsError(_URL_HINT) from None
-    if not understood:
-        raise SettingsError(_URL_HINT)
-    return Redis.from_pool(pool), f"{parts.hostname}:{port}"
+        return EventBusUnavailable(f"Redis at {place_of(self._client)} {why}")
 
 
 def _chunks(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
@@ -169,9 +131,3 @@ def _entry(event: Event) -> list[str | bytes]:
     for name, value in event.attributes:
         entry += (f"ce_{name}", value)
     return [*entry, "data", event.data]
-
-
-def _kind(error: RedisError) -> str:
-    # The message may quote the command, which holds the event: only the code at its beginning is told.
-    code = re.match(r"[A-Z]+\b", str(error))
-    return f"{type(error).__name__} {code[0]}" if code else type(error).__name__

@@ -11,7 +11,9 @@ import httpx
 import orjson
 from pydantic import SecretStr
 
+from sfm_graph.domain.deadline import out_of_time, within
 from sfm_graph.errors import SettingsError, Unavailable
+from sfm_graph.telemetry import tracing
 
 ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 0.25
@@ -68,13 +70,16 @@ class JsonEndpoint:
         )
 
     async def post(self, body: Mapping[str, Any], *, attempts: int = ATTEMPTS) -> Any:
-        """The answer's JSON. Raises the endpoint's error, or Refused for a status of 300 to 499."""
+        """The answer's JSON. Raises the endpoint's error, Refused for a status of 300 to 499, DeadlineExceeded."""
         content = orjson.dumps(body)
-        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        seconds = within(self._timeout_seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout_at(deadline):
                 answer = await self._answer(content, attempts, deadline)
         except TimeoutError:
+            if seconds < self._timeout_seconds:
+                raise out_of_time() from None
             raise self.failure(f"did not answer within {self._timeout_seconds:g} s") from None
         try:
             if len(answer) <= _INLINE_BYTES:
@@ -107,8 +112,12 @@ class JsonEndpoint:
         raise AssertionError("unreachable")
 
     async def _attempt(self, content: bytes) -> bytes:
+        with tracing.inner("http POST", "client", {"server.address": self._url.host}):
+            return await self._exchange(content, tracing.headers())
+
+    async def _exchange(self, content: bytes, headers: Mapping[str, str]) -> bytes:
         try:
-            async with self._client.stream("POST", self._url, content=content) as response:
+            async with self._client.stream("POST", self._url, content=content, headers=headers) as response:
                 if response.status_code in _RETRIED or response.status_code >= 500:
                     wait = _retry_after(response.headers.get("retry-after", ""))
                     raise _Failed(f"answered with status {response.status_code}", wait)

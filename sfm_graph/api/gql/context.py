@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from strawberry.dataloader import DataLoader
 from strawberry.types import Info
 
+from sfm_graph.api.gql.cost.answer_size import AnswerSize
+from sfm_graph.api.gql.cost.bill import Bill
 from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory
@@ -17,6 +19,7 @@ from sfm_graph.domain.page import Page
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.domain.where import Where
 from sfm_graph.errors import QueryTooComplex, SfmError, Unavailable
+from sfm_graph.services.access.guard import caller
 from sfm_graph.services.namespaces import NamespaceStatistics
 from sfm_graph.services.registry import Services
 from sfm_graph.services.view import View
@@ -28,6 +31,8 @@ T = TypeVar("T")
 MAX_NODES = 20_000
 # A recall, a walk or a listing counts as much as 100 memories, so a request makes at most 200 of them.
 SEARCH_NODES = 100
+# Memories and links of the compact form that count as much as one that is read in full.
+COLUMNS_PER_NODE = 10
 # Completing so many nodes takes about 5 ms; then other requests have a turn.
 NODES_PER_TURN = 100
 # Futures of one batch wake their resolvers in one turn of the loop.
@@ -59,12 +64,15 @@ class Context:
     after the mutation sees it. Of a subscription each event is like a request of its own.
 
     `cursor`: where a subscriber goes on who has taken all events but the last one, unless more were asked for since.
+    `bill`: what the operation may cost; None until that is known.
     """
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.principal = "local"
+        self.principal = caller().principal.name
         self.cursor: str | None = None
+        self.bill: Bill | None = None
+        self.size = AnswerSize()
         self._opened: AbstractAsyncContextManager[View] | None = None
         self._view: View | None = None
         self._ended: str | None = None
@@ -72,6 +80,7 @@ class Context:
         self._lock = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._nodes = 0
+        self._read_nodes = 0
         self._since_turn = 0
         self._read: dict[int, tuple[Any, SfmError | None]] = {}
         self._make_loaders()
@@ -116,7 +125,8 @@ class Context:
                 await self._close_view()
                 self._make_loaders()
             self._ended = None
-            self._nodes = 0
+            self._nodes = self._read_nodes = 0
+            self.size.reset()
 
     async def close(self) -> None:
         """End the request: wait for a read under way, give the connection back."""
@@ -135,11 +145,17 @@ class Context:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
             raise QueryTooComplex(f"one request may read {MAX_NODES} memories and links; ask for fewer at a time")
+        self._read_nodes += nodes
         self._since_turn += nodes
         if self._since_turn > NODES_PER_TURN:
             async with self._turn:
                 await asyncio.sleep(0)
             self._since_turn = 0
+            self.size.turned()
+
+    def cost(self) -> dict[str, Any] | None:
+        """`extensions.cost` of the answer, before `rest`; None when the operation was not valid."""
+        return None if self.bill is None else self.bill.shown(self._read_nodes)
 
     def once(self, info: "GraphInfo", read: Callable[[], T]) -> T:
         """What `read` makes of a field's arguments, or the error that it raises.

@@ -8,6 +8,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 
 from sfm_graph.api.problems import INTERNAL_ERROR
 from sfm_graph.errors import QueryTooComplex, SfmError
+from sfm_graph.telemetry.counters import REFUSALS
 
 # The document, its variables or the request itself is not valid GraphQL for this schema.
 GRAPHQL_INVALID = "graphql_invalid"
@@ -33,6 +34,7 @@ def log_unexpected(errors: Iterable[GraphQLError]) -> None:
 def _rendered(error: GraphQLError) -> dict[str, Any]:
     cause = _cause(error)
     code = _code(error, cause)
+    REFUSALS.add(code)
     shown = error.formatted
     shown["extensions"] = {"code": code}
     if isinstance(cause, SfmError):

@@ -1,11 +1,11 @@
-"""Bounds on a document and its variables, checked before anything is validated or executed.
+"""Bounds on a document, its variables and its cost, checked before anything is validated or executed.
 
 Strawberry's own depth and alias limiters walk every spread of a fragment anew, so that thirty fragments that each
 spread the next one twice keep them busy for hours. Here each fragment is measured once.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,6 +26,8 @@ from graphql import (
 )
 from strawberry.extensions import SchemaExtension
 
+from sfm_graph.api.gql.context import Context
+from sfm_graph.api.gql.cost.charge import charge
 from sfm_graph.errors import QueryTooComplex, TooLarge
 
 MAX_QUERY_CHARS = 100_000
@@ -42,7 +44,10 @@ MAX_LIST_ELEMENTS = 100_000
 
 
 class RequestLimits(SchemaExtension):
-    """Refuses what is too complex with `query_too_complex`, and variables that are too large with `too_large`."""
+    """Refuses what is too complex with `query_too_complex`, and variables that are too large with `too_large`.
+
+    What is left is paid for before it is executed.
+    """
 
     def on_parse(self) -> Iterator[None]:
         """Bound the text before it is parsed, and the document before it is validated."""
@@ -61,11 +66,15 @@ class RequestLimits(SchemaExtension):
         if operations > 1 and not self.execution_context._provided_operation_name:
             raise GraphQLError("the document has several operations; operationName must say which")
 
-    def on_execute(self) -> Iterator[None]:
-        """Bound the variables before they are coerced."""
-        context = self.execution_context
-        if context.graphql_document is not None and context.variables:
-            check_variables(context.schema._schema, context.graphql_document, context.variables)
+    async def on_execute(self) -> AsyncIterator[None]:
+        """Bound the variables before they are coerced, and the cost before it arises."""
+        asked = self.execution_context
+        document, schema, variables = asked.graphql_document, asked.schema._schema, asked.variables or {}
+        if document is not None:
+            if variables:
+                check_variables(schema, document, variables)
+            if isinstance(asked.context, Context):
+                await charge(asked.context, schema, document, asked._provided_operation_name, variables)
         yield
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import strawberry
 
-from sfm_graph.api.gql import payloads
+from sfm_graph.api.gql import access, payloads
 from sfm_graph.api.gql.context import GraphInfo
 from sfm_graph.api.gql.link_inputs import LinkInput, LinkManyInput, UnlinkInput, UpdateLinkInput
 from sfm_graph.api.gql.memory_inputs import (
@@ -154,3 +154,21 @@ class Mutation:
         async with info.context.writing() as services:
             await services.namespaces.delete(validate.namespace(input.name), confirm=input.confirm)
         return payloads.DeleteNamespacePayload(name=input.name)
+
+    @resolver("Make an API key; the answer is the only one that has its token.")
+    async def create_api_key(
+        self, info: GraphInfo, input: Annotated[access.CreateApiKeyInput, _INPUT]
+    ) -> access.CreateApiKeyPayload:
+        async with info.context.writing() as services:
+            made = await services.keys.create(
+                input.name, scopes=input.scopes, namespaces=input.namespaces, expires_at=input.expires_at
+            )
+        return access.CreateApiKeyPayload.from_domain(made)
+
+    @resolver("Revoke an API key. Again it changes nothing.")
+    async def revoke_api_key(
+        self, info: GraphInfo, input: Annotated[access.RevokeApiKeyInput, _INPUT]
+    ) -> access.RevokeApiKeyPayload:
+        async with info.context.writing() as services:
+            revoked = await services.keys.revoke(input.key)
+        return access.RevokeApiKeyPayload(api_key=access.ApiKey.from_domain(revoked))

@@ -51,7 +51,8 @@ def asked_of(members: Mapping[str, Any]) -> Asked:
 async def answers(context: Context, asked: Asked, allowed: Iterable[OperationType]) -> AsyncGenerator[Answer]:
     """The answers to an operation: one, or of a subscription one for each event.
 
-    No database connection is held while an answer is with the caller. The context is closed at the end.
+    No database connection is held while an answer is with the caller. The context is closed at the end. Each event
+    is paid for before it is read; a stream whose budget is spent goes on when there is some again.
     """
     try:
         stream = await build_schema().stream(
@@ -62,16 +63,30 @@ async def answers(context: Context, asked: Asked, allowed: Iterable[OperationTyp
         results = cast("AsyncGenerator[ExecutionResult]", stream)
         async with aclosing(results):
             async for result in results:
+                body = with_cost({"data": result.data}, context)
                 await context.rest()
-                body: dict[str, Any] = {"data": result.data}
                 if result.errors:
                     body["errors"] = rendered(result.errors)
-                yield Answer(body, isinstance(result, PreExecutionError))
+                # What is raised before the first event, strawberry gives as an answer.
+                yield Answer(body, isinstance(result, PreExecutionError) or not _is_paid(context))
+                if context.bill is not None and context.bill.is_subscription:
+                    await context.bill.pay_patiently(context.services)
     except (GraphQLError, SfmError, RecursionError) as error:
         # What extensions raise before anything is executed, strawberry leaves to the caller of a stream.
-        yield Answer({"data": None, "errors": rendered([_as_graphql(error)])}, refused=True)
+        body = with_cost({"data": None, "errors": rendered([_as_graphql(error)])}, context)
+        yield Answer(body, refused=True)
     finally:
         await context.close()
+
+
+def with_cost(answer: dict[str, Any], context: Context) -> dict[str, Any]:
+    """The answer, with `extensions.cost` when the cost is known."""
+    cost = context.cost()
+    return answer if cost is None else {**answer, "extensions": {"cost": cost}}
+
+
+def _is_paid(context: Context) -> bool:
+    return context.bill is not None and context.bill.paid
 
 
 def _as_graphql(error: Exception) -> GraphQLError:

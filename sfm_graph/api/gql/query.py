@@ -5,6 +5,7 @@ from typing import Annotated
 import strawberry
 
 from sfm_graph.api.gql import reads, walk_reads
+from sfm_graph.api.gql.access import ApiKeyConnection, AuditConnection
 from sfm_graph.api.gql.connections import MemoryConnection, RecallConnection
 from sfm_graph.api.gql.context import GraphInfo
 from sfm_graph.api.gql.inputs import MemoryOrder, MemoryRef, RecallWeights
@@ -228,10 +229,19 @@ class Query:
     @resolver("What is in a namespace.")
     async def stats(self, info: GraphInfo, namespace: NamespaceArg = DEFAULT_NAMESPACE) -> Namespace:
         async with info.context.reading() as view:
-            return Namespace.from_domain(await view.existing_namespace(validate.namespace(namespace)))
+            found = await info.context.services.namespaces.get(view, validate.namespace(namespace))
+            return Namespace.from_domain(found)
 
     @resolver("A page of namespaces, by name.")
     async def namespaces(self, info: GraphInfo, first: FirstArg = 20, after: AfterArg = None) -> NamespaceConnection:
         async with info.context.reading() as view:
             page = await info.context.services.namespaces.list(view, first=page_size(first), after=after)
         return NamespaceConnection.of(page, after)
+
+    @resolver("A page of API keys, by id: those whose scopes and namespaces the caller's own token covers.")
+    async def api_keys(self, info: GraphInfo, first: FirstArg = 20, after: AfterArg = None) -> ApiKeyConnection:
+        return await ApiKeyConnection.read(info, first, after)
+
+    @resolver("A page of the audit log, the newest first: what is about namespaces that the caller reaches.")
+    async def audit_log(self, info: GraphInfo, first: FirstArg = 20, after: AfterArg = None) -> AuditConnection:
+        return await AuditConnection.read(info, first, after)

@@ -29,7 +29,7 @@ async def nodes(context: Context, ids: Sequence[str]) -> "list[types.Node | None
 
 
 async def _node(context: Context, entity: Entity, namespace: str, row: int) -> "types.Node | None":
-    # The one place where a namespace comes out of an id: what the principal may see is checked here.
+    # A namespace that comes out of an id: whether the caller reaches it, the service asks.
     validate.namespace(namespace)
     if entity is Entity.MEMORY:
         memory = await context.memories.load((namespace, MemoryId(row)))

@@ -27,13 +27,15 @@ from sfm_graph.api.gql.operations import (
     asked_of,
     encoded,
     failure,
+    with_cost,
 )
 from sfm_graph.api.gql.schema import build_schema
 from sfm_graph.api.gql.websocket import GraphqlSocket
 from sfm_graph.api.pages import graphiql_page
+from sfm_graph.api.problems import headers_of
 from sfm_graph.api.streams import streams_of
 from sfm_graph.domain.strict_json import parse_json
-from sfm_graph.errors import SfmError
+from sfm_graph.errors import RateLimited, SfmError
 from sfm_graph.services.registry import Services
 
 JSON = "application/json"
@@ -101,9 +103,11 @@ async def _answer(services: Services, request: Request, asked: Asked, allowed: I
     answer: dict[str, Any] = {"data": result.data} if executed else {}
     if result.errors:
         answer["errors"] = rendered(result.errors)
-    if RESPONSE_JSON not in accept:
-        return _json(200, answer, JSON)
-    return _json(200 if executed else 400, answer, RESPONSE_JSON)
+    answer = with_cost(answer, context)
+    media_type = RESPONSE_JSON if RESPONSE_JSON in accept else JSON
+    if not executed and (limited := _limited(result.errors)):
+        return _json(limited.http_status, answer, media_type, headers_of(limited))
+    return _json(200 if executed or media_type == JSON else 400, answer, media_type)
 
 
 async def _events(services: Services, request: Request, asked: Asked) -> Response:
@@ -136,6 +140,11 @@ def _parameters(request: Request) -> dict[str, Any]:
     if given.get("variables"):
         given["variables"] = parse_json(given["variables"].encode("utf-8", "replace"))
     return {name: value for name, value in given.items() if value != ""}
+
+
+def _limited(errors: Iterable[GraphQLError] | None) -> RateLimited | None:
+    found = (one.original_error for one in errors or ())
+    return next((one for one in found if isinstance(one, RateLimited)), None)
 
 
 def _refusal(error: SfmError) -> Response:

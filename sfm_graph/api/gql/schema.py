@@ -10,12 +10,14 @@ from strawberry.extensions import MaxTokensLimiter, ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
+from sfm_graph.api.gql.completion import CountingExecutor
 from sfm_graph.api.gql.errors import log_unexpected
 from sfm_graph.api.gql.limits import MAX_TOKENS, RequestLimits
 from sfm_graph.api.gql.mutation import Mutation
 from sfm_graph.api.gql.query import Query
 from sfm_graph.api.gql.scalars import SCALARS
 from sfm_graph.api.gql.subscription import Subscription
+from sfm_graph.api.gql.tracing import Traced
 from sfm_graph.api.gql.types import Link, Memory
 
 _OF_THE_REQUEST = (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError)
@@ -40,7 +42,8 @@ def build_schema() -> strawberry.Schema:
         subscription=Subscription,
         types=[Memory, Link],
         # Classes and factories: an instance would be shared by requests that run at the same time.
-        extensions=[lambda: MaxTokensLimiter(MAX_TOKENS), RequestLimits, ParserCache, ValidationCache],
+        extensions=[lambda: MaxTokensLimiter(MAX_TOKENS), RequestLimits, ParserCache, ValidationCache, Traced],
+        execution_context_class=CountingExecutor,
         config=StrawberryConfig(scalar_map=SCALARS),
     )
 

@@ -8,7 +8,7 @@ import strawberry
 from strawberry.scalars import JSON
 
 from sfm_graph.api.gql import types
-from sfm_graph.api.gql.context import NODES_PER_TURN, Context, GraphInfo
+from sfm_graph.api.gql.context import COLUMNS_PER_NODE, NODES_PER_TURN, Context, GraphInfo
 from sfm_graph.api.gql.scalars import resolver
 from sfm_graph.api.walks import subgraph_columns
 from sfm_graph.domain import walk
@@ -22,9 +22,6 @@ T = TypeVar("T")
 U = TypeVar("U")
 LazyMemory = Annotated["Memory", strawberry.lazy("sfm_graph.api.gql.types")]
 LazyLink = Annotated["Link", strawberry.lazy("sfm_graph.api.gql.types")]
-
-# Memories and links of the compact form that count as much as one that is read in full.
-COLUMNS_PER_NODE = 10
 
 
 @strawberry.type(description="A path: one memory more than links.")

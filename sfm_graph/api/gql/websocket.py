@@ -12,12 +12,14 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from sfm_graph.api.authentication import socket_caller
 from sfm_graph.api.bodies import INLINE_BYTES
 from sfm_graph.api.gql.context import Context
 from sfm_graph.api.gql.operations import EVERYTHING, Asked, answers, asked_of, encoded, failure
 from sfm_graph.api.streams import FAREWELL_SECONDS, Streams, settled, taken
 from sfm_graph.domain.strict_json import parse_json
 from sfm_graph.errors import InvalidInput, Overloaded, SfmError, SubscriberTooSlow, Unavailable
+from sfm_graph.services.access.guard import act_as, caller
 from sfm_graph.services.registry import Services
 
 SUBPROTOCOL = "graphql-transport-ws"
@@ -34,6 +36,7 @@ INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 BAD_MESSAGE = 4400
 NOT_INITIALISED = 4401
+FORBIDDEN = 4403
 WRONG_SUBPROTOCOL = 4406
 INIT_TIMEOUT = 4408
 ID_TAKEN = 4409
@@ -128,7 +131,7 @@ class GraphqlSocket:
             raise _Closed(BAD_MESSAGE, "a payload is a JSON object")
         match message.get("type"):
             case "connection_init":
-                await self._initialise()
+                await self._initialise(payload or {})
             case "ping":
                 await self._send({"type": "pong"} if payload is None else {"type": "pong", "payload": payload})
             case "pong":
@@ -140,9 +143,16 @@ class GraphqlSocket:
             case other:
                 raise _Closed(BAD_MESSAGE, f"unknown message type {str(other)[:40]!r}")
 
-    async def _initialise(self) -> None:
+    async def _initialise(self, payload: Mapping[str, Any]) -> None:
         if self._acknowledged:
             raise _Closed(INITIALISED_TWICE, "Too many initialisation requests")
+        try:
+            # Operations are tasks of this one, and inherit its caller.
+            act_as(await socket_caller(self._services, self._websocket.scope, payload))
+        except Unavailable as error:
+            raise _Closed(TRY_AGAIN_LATER, error.code) from error
+        except SfmError as error:
+            raise _Closed(FORBIDDEN, error.code) from error
         await self._send({"type": "connection_ack"})
         self._acknowledged = True
 
@@ -157,6 +167,8 @@ class GraphqlSocket:
             if len(self._tasks) >= MAX_OPERATIONS:
                 raise Overloaded(f"a socket has at most {MAX_OPERATIONS} operations at once")
             asked = asked_of(payload)
+            act_as(await caller().renewed())
+            await self._services.limits.admit("stream")
         except SfmError as error:
             await self._send({"id": id_, "type": "error", "payload": failure(error)})
             return

@@ -2,10 +2,21 @@
 
 from starlette.routing import BaseRoute
 
-from sfm_graph.api.rest import changes, links, listings, memories, namespaces, operations, recall, transfer, walks
+from sfm_graph.api.rest import (
+    changes,
+    links,
+    listings,
+    memories,
+    namespaces,
+    operations,
+    probes,
+    recall,
+    transfer,
+    walks,
+)
 from sfm_graph.api.rest.components import COMPONENTS
 
-__all__ = ["COMPONENTS", "rest_routes"]
+__all__ = ["COMPONENTS", "probe_routes", "rest_routes"]
 
 
 def rest_routes() -> list[BaseRoute]:
@@ -13,5 +24,10 @@ def rest_routes() -> list[BaseRoute]:
 
     They find the services in `app.state.services`, the metrics in `app.state.metrics`.
     """
-    subjects = (recall, memories, links, walks, listings, namespaces, transfer, changes, operations)
+    subjects = (recall, memories, links, walks, listings, namespaces, transfer, changes, probes, operations)
     return [route for subject in subjects for route in subject.router.routes]
+
+
+def probe_routes() -> list[BaseRoute]:
+    """Those of them that tell how a process does: health, readiness, metrics."""
+    return list(probes.router.routes)

@@ -15,11 +15,10 @@ from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.page import MAX_PAGE, page_size
 from sfm_graph.domain.strict_json import parse_json
 from sfm_graph.errors import InvalidCoordinate, InvalidInput
+from sfm_graph.services.access.guard import caller
 from sfm_graph.services.idempotency import IdempotencyKey, idempotency_key
 from sfm_graph.services.registry import Services
 
-# Whose idempotency keys these are: without tokens all callers are one.
-PRINCIPAL = "local"
 DEFAULT_PAGE = 20
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,10})"|([0-9]{1,10})', re.ASCII)
@@ -96,7 +95,7 @@ class Call:
     def key(self, *target: object) -> IdempotencyKey | None:
         """The idempotency key of this call on `target`, from the Idempotency-Key header."""
         body = [*map(str, target), self.fields]
-        return idempotency_key(PRINCIPAL, self.idempotency_header, body)
+        return idempotency_key(caller().principal.name, self.idempotency_header, body)
 
 
 def services_of(request: Request) -> Services:

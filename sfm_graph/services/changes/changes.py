@@ -4,10 +4,12 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.change_filter import ChangeFilter
 from sfm_graph.domain.identity import Entity
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.position import ChangeLog, Position, expired
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.changes.pages import ChangePage, Cursors
 from sfm_graph.services.changes.reader import Reader
 from sfm_graph.services.changes.ring import Entry
@@ -45,11 +47,13 @@ class Changes:
         """Stop reading for followers."""
         await self._tail.aclose()
 
+    @needs(Scope.READ)
     async def cursor(self, view: View, namespace: str) -> str:
         """Where a reader goes on who has read a namespace in this view. Raises NamespaceNotFound."""
         found = await view.existing_namespace(namespace)
         return Cursors(await log_of(view.session), found.id).at(Position(view.snapshot))
 
+    @needs(Scope.SUBSCRIBE)
     async def page(
         self, view: View, namespace: str, after: str | None, wanted: ChangeFilter, first: int
     ) -> ChangePage:
@@ -61,6 +65,7 @@ class Changes:
         found = await view.existing_namespace(namespace)
         return await (await self._reader(view, found, after or FROM_BEGINNING, wanted)).page(view, first)
 
+    @needs(Scope.SUBSCRIBE)
     async def follow(
         self, namespace: str, after: str | None, wanted: ChangeFilter, *, heartbeat_seconds: float = 15.0
     ) -> AsyncGenerator[ChangePage]:

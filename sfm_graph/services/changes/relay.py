@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from sfm_graph.domain.change import Change
 from sfm_graph.domain.event import Event, events_of
 from sfm_graph.domain.position import ChangeLog
+from sfm_graph.errors import EventBusUnavailable
 from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.services.changes.follower import Follower, Progress
 from sfm_graph.store.change_stream import Scope
 from sfm_graph.store.database import Database
+from sfm_graph.telemetry.counters import RELAY_FAILURES, RELAYED_EVENTS
+from sfm_graph.telemetry.messages import publishing
+from sfm_graph.telemetry.stages import stage
 
 # Making so many events takes about 3 ms; then other tasks have a turn.
 EVENTS_PER_TURN = 200
@@ -52,7 +56,13 @@ class Relay:
             for change in changes[start : start + EVENTS_PER_TURN]:
                 events += events_of(change, log.id)
             await asyncio.sleep(0)
-        await self._bus.publish(events)
+        with publishing(self._bus.name, (one.trace for one in changes), len(events)), stage("relay.publish"):
+            try:
+                await self._bus.publish(events)
+            except EventBusUnavailable:
+                RELAY_FAILURES.inc()
+                raise
+        RELAYED_EVENTS.inc(len(events))
 
 
 def follower_name(bus: str) -> str:

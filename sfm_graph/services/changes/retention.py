@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.snapshot import Snapshot
+from sfm_graph.services.access.guard import needs
 from sfm_graph.store import change_partitions, followers
 from sfm_graph.store.change_stream import log_of
 from sfm_graph.store.database import Database, ReadSession, WriteSession
@@ -77,11 +79,13 @@ class Retention:
                 if not await change_partitions.drop(self._database, one):
                     return
 
+    @needs(Scope.ADMIN)
     async def followers(self) -> list[StoredPosition]:
         """Everyone that the log is kept for, by name and shard."""
         async with self._database.read() as session:
             return await followers.everyone(session)
 
+    @needs(Scope.ADMIN, target="name")
     async def forget(self, name: str) -> int:
         """Keep the log for a follower no longer; it begins anew should it come back. How many shards it had."""
 

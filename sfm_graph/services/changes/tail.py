@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 
 from sfm_graph.domain.change import Change
@@ -79,7 +80,10 @@ class Tail:
             place = Place(namespace_id, self._ring.end)
             self._places[namespace_id].add(place)
             if self._task is None:
-                self._task = asyncio.create_task(kept_running("change tail", self._run, self._defect))
+                self._task = asyncio.create_task(
+                    kept_running("change tail", self._run, self._defect),
+                    context=Context(),  # it serves others, too, than the request that began it
+                )
         try:
             yield place
         finally:

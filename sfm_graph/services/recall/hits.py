@@ -19,6 +19,7 @@ from sfm_graph.services.recall.pulling import Pulling
 from sfm_graph.services.recall.reranking import Reranking
 from sfm_graph.services.view import View
 from sfm_graph.store import memories, traits
+from sfm_graph.telemetry.stages import stage
 
 # The share of the reranker in a score that it takes part in.
 RERANK_SHARE = 0.7
@@ -41,7 +42,8 @@ class Hits:
         if query.fold or query.diversity:
             wanted = max(wanted, min(VARIETY_FACTOR * query.first, MAX_VARIED))
         rows = ranked.order[: max(wanted, self._reranking.candidates if query.rerank else 0)]
-        hits = await self._read(ranked, rows)
+        with stage("recall.fetch"):
+            hits = await self._read(ranked, rows)
         scores = None
         if query.rerank:
             scores = await self._reranking.scores(

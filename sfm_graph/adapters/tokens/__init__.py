@@ -1,0 +1,1 @@
+"""Bearer tokens that are checked without the database."""

@@ -1,0 +1,67 @@
+"""The one token that the settings hold."""
+
+import hashlib
+import hmac
+import logging
+import stat
+from pathlib import Path
+from typing import Final, Self
+
+from sfm_graph.domain.access import EVERYTHING, Principal
+from sfm_graph.errors import SettingsError
+from sfm_graph.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MIN_CHARS: Final = 16
+MAX_CHARS: Final = 1_024
+_VALUE, _FILE = "SOMA_API_TOKEN", "SOMA_API_TOKEN_FILE"
+
+
+class StaticToken:
+    """An Authenticator of one token, which may do everything in every namespace."""
+
+    def __init__(self, token: str, *, variable: str = _VALUE) -> None:
+        """Raises SettingsError, naming the variable, for what is too short or can be in no header."""
+        if not MIN_CHARS <= len(token) <= MAX_CHARS:
+            raise SettingsError(f"{variable}: a token has {MIN_CHARS} to {MAX_CHARS} characters")
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise SettingsError(f"{variable}: a token is of ASCII letters, digits and signs, without spaces")
+        self._digest = _digest(token)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self | None:
+        """The token of the settings, its file read now; None without one. Raises SettingsError."""
+        if settings.api_token_file is not None:
+            return cls(_read(settings.api_token_file), variable=_FILE)
+        if settings.api_token is not None:
+            return cls(settings.api_token.get_secret_value())
+        return None
+
+    async def authenticate(self, token: str) -> Principal | None:
+        """As the port says. Takes as long for every token of one length: what is compared are digests."""
+        return PRINCIPAL if hmac.compare_digest(_digest(token), self._digest) else None
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+PRINCIPAL: Final = Principal("token", EVERYTHING)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            mode, content = stat.S_IMODE(path.stat().st_mode), file.read(MAX_CHARS + 3)
+    except OSError as exc:
+        raise SettingsError(f"{_FILE}: cannot read {path}: {exc.strerror}") from exc
+    if mode & stat.S_IROTH:
+        log.warning("%s: every user of this machine can read %s; chmod 600 it", _FILE, path)
+    try:
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{_FILE}: {path} is not text") from exc

@@ -1,0 +1,115 @@
+"""Who sends a request: the caller that every service call under it is checked for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sfm_graph.api.headers import only
+from sfm_graph.api.refusals import refuse
+from sfm_graph.domain.access import ANONYMOUS
+from sfm_graph.errors import InvalidInput, SfmError, Unauthenticated
+from sfm_graph.services.access.guard import Caller, acting
+from sfm_graph.services.access.policy import ScopesByNamespace
+from sfm_graph.services.registry import Services
+from sfm_graph.telemetry.counters import AUTHENTICATIONS
+
+# What tells nothing of any namespace: that the service lives, and the pages with their files.
+OPEN_PATHS = frozenset({"/ping", "/healthz", "/readyz", "/health", "/", "/docs", "/openapi.json"})
+OPEN_PREFIX = "/static/"
+_SCHEME = "bearer "
+_LOCAL_SCOPE = "sfm_graph.local"
+_NOBODY = Caller(ANONYMOUS, ScopesByNamespace())
+
+
+class Authenticate:
+    """ASGI middleware: no request reaches the app without a caller. One to an open path is anonymous, and may do
+    nothing that is guarded. A WebSocket is so, too, until its first message says who it is.
+
+    `as_local`: every request comes from this process itself.
+    """
+
+    def __init__(self, app: ASGIApp, *, as_local: bool = False) -> None:
+        self._app = app
+        self._as_local = as_local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Find the caller by the bearer token, or refuse with 401."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            one = await self._caller(scope)
+        except SfmError as error:
+            await refuse(scope, receive, send, error)
+            return
+        with acting(one):
+            await self._app(scope, receive, send)
+
+    async def _caller(self, scope: Scope) -> Caller:
+        if self._as_local:
+            scope[_LOCAL_SCOPE] = True
+            return _services(scope).authentication.local
+        if scope["type"] == "websocket" or is_open(scope):
+            return _NOBODY
+        return await caller_of(_services(scope), scope, bearer_token(only(scope, "authorization")))
+
+
+async def socket_caller(services: Services, scope: Scope, payload: Mapping[str, Any]) -> Caller:
+    """The caller of a WebSocket: by the head of its request, else by `Authorization` in the payload of its first
+    message, since pages cannot set headers. Errors as of `caller_of`, and InvalidInput."""
+    if scope.get(_LOCAL_SCOPE):
+        return services.authentication.local
+    given = [value for name, value in payload.items() if name.lower() == "authorization"]
+    header = only(scope, "authorization") or (given[0] if given else "")
+    if not isinstance(header, str):
+        raise InvalidInput("Authorization must be a string", field="Authorization")
+    return await caller_of(services, scope, bearer_token(header))
+
+
+async def caller_of(services: Services, scope: Scope, token: str | None) -> Caller:
+    """The caller who holds a token. Raises Unauthenticated, RateLimited for who guesses too often, Unavailable."""
+    try:
+        found = await services.authentication.caller(token)
+    except Unauthenticated:
+        AUTHENTICATIONS.add("refused" if token is not None else "anonymous")
+        if token is not None:
+            await services.limits.admit_guess((scope.get("client") or ("unknown",))[0])
+        raise
+    AUTHENTICATIONS.add(found.principal.name.partition(":")[0])
+    return found
+
+
+def _services(scope: Scope) -> Services:
+    services: Services = scope["app"].state.services
+    return services
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether a request is answered without a token."""
+    path = scope["path"]
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX) or _wants_graphiql(scope) or _asks_for_leave(scope)
+
+
+def bearer_token(header: str) -> str | None:
+    """The token of an Authorization header; None for an empty one. Raises InvalidInput for another scheme."""
+    if not header:
+        return None
+    if not header.lower().startswith(_SCHEME):
+        raise InvalidInput("Authorization must be: Bearer <token>", field="Authorization")
+    return header[len(_SCHEME) :].strip()
+
+
+def _wants_graphiql(scope: Scope) -> bool:
+    return (
+        scope["path"] == "/graphql"
+        and scope["method"] == "GET"
+        and "query" not in QueryParams(scope["query_string"])
+        and "text/html" in Headers(scope=scope).get("accept", "")
+    )
+
+
+def _asks_for_leave(scope: Scope) -> bool:
+    # A preflight: browsers send it without credentials.
+    return scope["method"] == "OPTIONS" and bool(only(scope, "access-control-request-method"))

@@ -1,0 +1,33 @@
+"""Charging an operation before it is executed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphql import DocumentNode, GraphQLSchema
+
+from sfm_graph.api.gql.context import Context
+from sfm_graph.api.gql.cost.bill import Bill
+from sfm_graph.api.gql.cost.plan import Measurement, plan_of
+from sfm_graph.errors import QueryTooComplex
+
+
+async def charge(
+    context: Context, schema: GraphQLSchema, document: DocumentNode, name: str | None, variables: Mapping[str, Any]
+) -> None:
+    """Let the caller pay for an operation of a validated document; of a subscription, for the first event.
+
+    `context.bill` is set. Raises QueryTooComplex when one request may not cost so much, BudgetSpent.
+    """
+    limit = context.services.settings.max_query_cost
+    plan = plan_of(schema, document, name)
+    if plan is None:
+        return
+    measured = Measurement(plan, variables)
+    context.bill = Bill(measured.total, limit, plan.is_subscription)
+    if measured.total > limit:
+        heaviest = measured.heaviest()
+        raise QueryTooComplex(
+            f"the request may cost {measured.total}, most of it for {heaviest}; at most {limit} is answered",
+            cost=measured.total, limit=limit, heaviest=heaviest,
+        )  # fmt: skip
+    await context.bill.pay(context.services)

@@ -1,0 +1,133 @@
+"""One process that answers on a listening socket until it is told to stop: a server with its services, or less."""
+
+import asyncio
+import errno
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sfm_graph.cli.output import fail
+
+if TYPE_CHECKING:
+    from sfm_graph.services.registry import Services
+    from sfm_graph.settings import Settings
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve_on(
+    listener: socket.socket, settings: "Settings", ready: Callable[[], None], *, shares_listener: bool = False
+) -> None:
+    """Serve until SIGINT or SIGTERM; closes the listener. `ready` is called once requests are answered.
+
+    shares_listener: other processes accept from it as well. Raises what `open_runtime` raises. Exits 1 for an
+    address beyond loopback when nothing is there to authenticate with.
+    """
+    from asyncio import run
+
+    from sfm_graph.telemetry.logs import start_logging
+
+    if sys.platform != "win32":
+        from uvloop import run
+
+    start_logging(settings.log_format, settings.log_level)
+    with suppress(asyncio.CancelledError):
+        run(_serve(settings, listener, ready, shares_listener=shares_listener))
+
+
+async def _serve(
+    settings: "Settings", listener: socket.socket, ready: Callable[[], None], *, shares_listener: bool
+) -> None:
+    from sfm_graph.app import app_for
+    from sfm_graph.runtime import open_runtime
+
+    loop, opening = asyncio.get_running_loop(), asyncio.current_task()
+    for stop in STOPS:
+        loop.add_signal_handler(stop, opening.cancel)  # type: ignore[union-attr]
+    # Not as the app's own lifespan: what hinders the start is a problem to show, not a traceback in a log.
+    async with open_runtime(settings) as services:
+        await refuse_strangers(services)
+        for stop in STOPS:
+            loop.remove_signal_handler(stop)
+        leave_stops_to_uvicorn()
+        # What is there now stays: every full collection that walked it would stall the loop, up to 100 ms.
+        gc.collect()
+        gc.freeze()
+        # Threads that prepare bulk writes give the interpreter back to the loop after 1 ms, not 5.
+        sys.setswitchinterval(0.001)
+        await answer(settings, app_for(services), listener, ready, shares_listener=shares_listener)
+
+
+def open_listener(settings: "Settings", command: str) -> socket.socket:
+    """A listening socket, so that a taken port is known before anything is started. Exits 1, with advice on how to
+    call the command."""
+    host = settings.host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, settings.port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            advice = f"choose another one: sfm {command} --port 9596"
+            fail("port_in_use", f"port {settings.port} of {settings.host} is in use; {advice}")
+        fail("cannot_listen", f"cannot listen on {settings.host} port {settings.port}: {error.strerror}")
+    return listener
+
+
+async def refuse_strangers(services: "Services") -> None:
+    """Exit 1 for an address beyond loopback when nothing is there to authenticate with."""
+    if services.settings.on_loopback or await services.authentication.has_any():
+        return
+    fail(
+        "host_refused",
+        f"SFM_HOST is {services.settings.host}: without a way to authenticate the service listens on loopback only. "
+        "Set SOMA_API_TOKEN or SFM_JWT_ISSUER, or make an API key first: sfm keys create NAME",
+    )
+
+
+def leave_stops_to_uvicorn() -> None:
+    """It stops in order on both signals, then raises them again for whoever had them before: nobody."""
+    for stop in STOPS:
+        signal.signal(stop, lambda *_: None)
+
+
+async def answer(
+    settings: "Settings",
+    app: object,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    *,
+    shares_listener: bool = False,
+    beside: asyncio.Task[None] | None = None,
+) -> None:
+    """Answer until SIGINT or SIGTERM, or until the task beside it ends. Closes the listener; not the task."""
+    import uvicorn
+
+    from sfm_graph.api.serving import StreamingServer
+
+    class Server(StreamingServer):
+        """Says when it answers, and ends with another task."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                ready()
+
+        def end(self, _: asyncio.Task[None]) -> None:
+            """As a signal does."""
+            self.should_exit = True
+
+    config = uvicorn.Config(
+        app, http="httptools", log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=settings.graceful_timeout_seconds,
+    )  # fmt: skip
+    server = Server(config, drain_seconds=settings.drain_seconds, shares_listener=shares_listener)
+    if beside is not None:
+        beside.add_done_callback(server.end)
+    await server.serve(sockets=[listener])
