@@ -118,7 +118,7 @@ def needs(scope: Scope, *, target: str | None = None) -> Callable[[F], F]:
 def _argument(method: Callable[..., Any], name: str | None) -> Callable[..., Any]:
     """What reads an argument of a call by its name; None where the method has no such parameter."""
     parameters = inspect.signature(method).parameters
-    if name not in parameters:
+    if name is None or name not in parameters:
         return lambda arguments, named: None
     place, default = list(parameters).index(name), parameters[name].default
 
