@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
-from sfm_graph.api.admission import Admission
+from sfm_graph.api.admission import TIMEOUT_HEADER, Admission
 from sfm_graph.api.authentication import Authenticate
 from sfm_graph.api.gql.router import graphql_router
 from sfm_graph.api.guard import Guard
@@ -21,13 +21,24 @@ from sfm_graph.api.metrics import Metrics
 from sfm_graph.api.pages import pages_router, read_texts
 from sfm_graph.api.problems import add_problem_handlers
 from sfm_graph.api.rest import COMPONENTS, probe_routes, rest_routes
+from sfm_graph.api.rest.documented import describe_access
 from sfm_graph.runtime import open_runtime
 from sfm_graph.services.registry import Services
 from sfm_graph.settings import Settings
+from sfm_graph.telemetry import request_ids
 
 _DESCRIPTION = (
     "A graph memory for AI agents: recall, walk and explain. Everything here is also one GraphQL query away."
 )
+
+# What pages of other origins may send and see, once they are let in.
+_ALLOWED_HEADERS = (
+    "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID", TIMEOUT_HEADER,
+    request_ids.HEADER, "traceparent", "tracestate",
+)  # fmt: skip
+_EXPOSED_HEADERS = (
+    "ETag", "Retry-After", "WWW-Authenticate", "X-Changes-Cursor", request_ids.HEADER, *LIMIT_HEADERS,
+)  # fmt: skip
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -106,14 +117,15 @@ def _protect(app: FastAPI, settings: Settings, metrics: Metrics, *, as_local: bo
         max_requests=settings.max_requests,
         max_transfers=settings.max_transfers,
         request_timeout_ms=settings.request_timeout_ms,
+        patience_seconds=settings.subscriber_patience_seconds,
     )
     if settings.cors_origin_names:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origin_names,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID"],
-            expose_headers=["ETag", "Retry-After", "X-Changes-Cursor", *LIMIT_HEADERS],
+            allow_headers=_ALLOWED_HEADERS,
+            expose_headers=_EXPOSED_HEADERS,
         )
     app.add_middleware(
         Guard,
@@ -121,7 +133,7 @@ def _protect(app: FastAPI, settings: Settings, metrics: Metrics, *, as_local: bo
         max_body_bytes=settings.max_body_bytes,
         origins=settings.cors_origin_names,
     )
-    app.add_middleware(MeteredApp, metrics=metrics)
+    app.add_middleware(MeteredApp, metrics=metrics, access_log=settings.access_log)
 
 
 @contextmanager
@@ -143,12 +155,13 @@ def operations_folder() -> Path:
 
 class _Documented(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, with the named schemas that the routes refer to."""
+        """The OpenAPI document, with the named schemas that the routes refer to, and who may call them."""
         if self.openapi_schema is None:
             document = get_openapi(
                 title=self.title, version=self.version, description=self.description, routes=self.routes
             )
             document.setdefault("components", {}).setdefault("schemas", {}).update(COMPONENTS)
+            describe_access(document)
             self.openapi_schema = document
         return self.openapi_schema
 

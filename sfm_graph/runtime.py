@@ -19,6 +19,7 @@ from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.ports.reranker import Reranker
 from sfm_graph.ports.vector_index import ServedVectorIndex
 from sfm_graph.services.access.audit import AuditLog
+from sfm_graph.services.access.audit_retention import AuditRetention
 from sfm_graph.services.access.authentication import Authentication
 from sfm_graph.services.access.keys import Keys
 from sfm_graph.services.access.policy import ScopesByNamespace
@@ -174,6 +175,7 @@ def compose(
         indexing,
         windows,
         retention,
+        audit_retention=AuditRetention(database, days=settings.audit_retention_days),
         tail=settings.vector_index_tail,
         interval_ms=settings.maintenance_interval_ms,
         indexes_vectors=vector_index is None,

@@ -4,17 +4,28 @@ A value comes from, in this order: an explicit argument, the environment, a `.en
 `--config` or `SFM_CONFIG`, the default here. Nothing else in the package reads the environment.
 """
 
+import difflib
 import ipaddress
 import os
+import re
+from collections.abc import Iterable
 from contextvars import ContextVar
 from enum import StrEnum
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from sfm_graph.errors import SettingsError
@@ -94,7 +105,8 @@ _MAX_DIMENSION = 4_000
 
 
 def _names(*names: str) -> AliasChoices:
-    return AliasChoices(*names)
+    """A setting's variables. One that begins with SOMA_ is also taken with SFM_, last of all."""
+    return AliasChoices(*names, *(f"SFM_{name[5:]}" for name in names if name.startswith("SOMA_")))
 
 
 # What the YAML file holds, while settings are read.
@@ -114,6 +126,12 @@ class Settings(BaseSettings):
         file_secret_settings: Source,
     ) -> tuple[Source, ...]:  # fmt: skip
         """Where values come from, the first one wins."""
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                # Fields go by their names in Python and YAML alone: HOST and PORT are variables of somebody else.
+                source.env_vars = {
+                    name: value for name, value in source.env_vars.items() if name.upper() in _fields()
+                }
         return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, _from_file.get())
 
     mode: MemoryMode = Field(MemoryMode.DEVELOPMENT, validation_alias=_names("MEMORY_MODE"))
@@ -167,7 +185,7 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(30_000, ge=100, validation_alias=_names("SFM_REQUEST_TIMEOUT_MS"))
     # Beyond so many requests at once the next one is refused at once: it would only be answered late.
     max_requests: int = Field(128, ge=1, le=100_000, validation_alias=_names("SFM_MAX_REQUESTS"))
-    # Exports and imports each hold a connection for as long as their client takes.
+    # Of exports, each of which holds a connection for as long as its client takes; and as many imports.
     max_transfers: int = Field(4, ge=1, le=1_000, validation_alias=_names("SFM_MAX_TRANSFERS"))
 
     embedder: EmbedderKind = Field(EmbedderKind.HASHING, validation_alias=_names("SFM_EMBEDDER"))
@@ -215,6 +233,8 @@ class Settings(BaseSettings):
 
     # Changes are kept so long for readers that come back, and longer while a relay has not passed them on.
     change_retention_days: int = Field(30, ge=1, le=3_650, validation_alias=_names("SFM_CHANGE_RETENTION_DAYS"))
+    # Decisions that were written down are kept for so long.
+    audit_retention_days: int = Field(365, ge=1, le=36_500, validation_alias=_names("SFM_AUDIT_RETENTION_DAYS"))
     # The time between a commit elsewhere and its subscribers is half of this and a few milliseconds.
     change_poll_ms: int = Field(10, ge=1, le=10_000, validation_alias=_names("SFM_CHANGE_POLL_MS"))
     # A subscriber that takes nothing for so long is closed with its cursor.
@@ -267,6 +287,7 @@ class Settings(BaseSettings):
     )
     trace_sample_ratio: float = Field(1.0, ge=0, le=1, validation_alias=_names("SFM_TRACE_SAMPLE_RATIO"))
     log_format: LogFormat = Field(LogFormat.TEXT, validation_alias=_names("SFM_LOG_FORMAT"))
+    access_log: bool = Field(False, validation_alias=_names("SFM_ACCESS_LOG"))
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", validation_alias=_names("SFM_LOG_LEVEL"))
 
     @model_validator(mode="after")
@@ -312,15 +333,29 @@ class Settings(BaseSettings):
             raise ValueError("REDIS_URL is required when SFM_CACHE is redis")
         if self.api_token is not None and self.api_token_file is not None:
             raise ValueError("SOMA_API_TOKEN and SOMA_API_TOKEN_FILE are both set; one of them is the token")
-        if self.has_jwt and not (self.jwt_issuer and self.jwt_audience):
-            raise ValueError("SFM_JWT_ISSUER and SFM_JWT_AUDIENCE are required with SFM_JWT_JWKS_URL or a public key")
         if self.jwt_jwks_url and self.jwt_public_key_file:
             raise ValueError("SFM_JWT_JWKS_URL and SFM_JWT_PUBLIC_KEY_FILE are both set; one of them has the keys")
-        if (self.jwt_issuer or self.jwt_audience) and not self.has_jwt:
-            raise ValueError("SFM_JWT_JWKS_URL or SFM_JWT_PUBLIC_KEY_FILE is required with SFM_JWT_ISSUER")
+        jwt = {
+            "SFM_JWT_ISSUER": self.jwt_issuer,
+            "SFM_JWT_AUDIENCE": self.jwt_audience,
+            "SFM_JWT_JWKS_URL or SFM_JWT_PUBLIC_KEY_FILE": self.has_jwt,
+        }
+        missing = [name for name, value in jwt.items() if not value]
+        if 0 < len(missing) < len(jwt):
+            raise ValueError(f"JWTs need an issuer, an audience and keys; set {', and '.join(missing)} too")
         if ANY_HOST in self.host_names and not (self.has_token or self.has_jwt):
             raise ValueError("SFM_ALLOWED_HOSTS is *, which needs a token: SOMA_API_TOKEN, or SFM_JWT_ISSUER")
         return self
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in filter(None, (one.strip() for one in value.split(","))):
+            parts = urlsplit(origin)
+            # A wildcard would let every page read what this machine may; what follows the host would match nothing.
+            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+                raise ValueError(f"{origin!r} is no origin like https://app.example")
+        return value
 
     @field_validator("rate_limit_classes")
     @classmethod
@@ -360,6 +395,11 @@ class Settings(BaseSettings):
     def is_open(self) -> bool:
         """Whether no request needs a token, until the database holds an API key."""
         return self.on_loopback and not (self.has_token or self.has_jwt)
+
+    @property
+    def is_called_locally(self) -> bool:
+        """Whether other machines reach the address, but by none of the names that are answered."""
+        return not self.on_loopback and self.allowed_hosts == type(self).model_fields["allowed_hosts"].default
 
     @property
     def has_redis(self) -> bool:
@@ -432,8 +472,10 @@ def _need(variable: str, kind: EmbedderKind | None, prefix: str, model: str | No
 def load_settings(config: Path | None = None, **explicit: Any) -> Settings:
     """Read the settings; `explicit` wins over everything, by field name.
 
-    Raises SettingsError naming the environment variable at fault.
+    Raises SettingsError naming the environment variable at fault, also for one that begins with SFM_ or SOMA_ and is
+    no setting: a limit or token that nobody reads would leave the service open.
     """
+    _refuse_unknown()
     config = config or (Path(os.environ["SFM_CONFIG"]) if os.environ.get("SFM_CONFIG") else None)
     from_file = _yaml_values(config) if config else {}
     given = {name: value for name, value in explicit.items() if value is not None}
@@ -453,6 +495,93 @@ def variable_names(field: str) -> list[str]:
     return [str(choice) for choice in alias.choices]
 
 
+# Read by the command line, Docker Compose and consumers: `docs/consumers.md` names the options of ours.
+_ELSEWHERE = {
+    "SFM": ("CONFIG", "TOKEN", "TOKEN_FILE", "SECRETS", "PUBLISHED_PORT"),
+    "SFM_CONSUMER": (
+        "HOST",
+        "PORT",
+        "LEDGER",
+        "BATCH",
+        "MAX_EVENT_BYTES",
+        "ATTEMPTS",
+        "LONGEST_PAUSE_SECONDS",
+        "SESSION_SECONDS",
+        "HANDLE_SECONDS",
+    ),
+    "SFM_WEBHOOK": ("URL", "SECRET", "SECRET_FILE", "BATCH", "TOPICS", "TIMEOUT_MS", "ALLOW_HTTP"),
+    "SFM_AUDIT": ("FILE", "POSTGRES_URL", "POSTGRES_URL_FILE", "MAX_BYTES", "REMEMBER", "TOPICS", "TIMEOUT_MS"),
+    "SFM_MIRROR": (
+        "TARGET",
+        "STATE",
+        "SOURCE",
+        "NAMESPACES",
+        "LINKS",
+        "LINKERS",
+        "RELOAD",
+        "TOKEN",
+        "TOKEN_FILE",
+        "SOURCE_TOKEN",
+        "SOURCE_TOKEN_FILE",
+        "TIMEOUT_MS",
+        "ALLOW_HTTP",
+    ),
+}
+READ_ELSEWHERE = frozenset(f"{prefix}_{name}" for prefix, names in _ELSEWHERE.items() for name in names)
+_OUR_CONSUMERS = frozenset({"AUDIT", "MIRROR", "WEBHOOK"})
+# What Kubernetes gives each pod for a service called sfm-..., unless `enableServiceLinks` is false.
+_SERVICE_LINK = re.compile(
+    r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
+# Other services share the prefix SOMA_: of its names only a slip of the pen is refused.
+_SLIP, _RESEMBLANCE = 0.9, 0.6
+
+
+def _refuse_unknown() -> None:
+    found: list[str] = []
+    for place, source in {"the environment": EnvSettingsSource, ".env": DotEnvSettingsSource}.items():
+        try:
+            values = source(Settings).env_vars
+        except (OSError, UnicodeError) as exc:
+            raise SettingsError(f"{place} cannot be read: {exc}") from exc
+        for name in _unknown((name.upper(), value or "") for name, value in values.items()):
+            near = difflib.get_close_matches(name, _fields(), 1, _RESEMBLANCE)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            found.append(f"{name} in {place} is no setting{meant}")
+    if found:
+        raise SettingsError("; ".join(found))
+
+
+def _unknown(values: Iterable[tuple[str, str]]) -> list[str]:
+    """The names that somebody took for a setting's."""
+    found = []
+    for name, value in sorted(values):
+        if name in _fields() or name in READ_ELSEWHERE or _is_service_link(name, value):
+            continue
+        if name.startswith("SFM_") or (
+            name.startswith("SOMA_") and difflib.get_close_matches(name, _fields(), 1, _SLIP)
+        ):
+            found.append(name)
+    return [name for name in found if not name.startswith(_plugged_in())] if found else []
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(_SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_URL.fullmatch(value)))
+
+
+def _plugged_in() -> tuple[str, ...]:
+    """What the options of other people's consumers begin with."""
+    names = {name.upper() for name in entry_points(group="sfm_consumers.consumers").names}
+    return tuple(f"SFM_{name}_" for name in names - _OUR_CONSUMERS)
+
+
+@cache
+def _fields() -> dict[str, str]:
+    """Variable -> field."""
+    return {name: field for field in Settings.model_fields for name in variable_names(field)}
+
+
 def _yaml_values(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text()) or {}
@@ -460,7 +589,7 @@ def _yaml_values(path: Path) -> dict[str, Any]:
         raise SettingsError(f"SFM_CONFIG: cannot read {path}: {exc}") from exc
     if not isinstance(values, dict):
         raise SettingsError(f"SFM_CONFIG: {path} must hold a mapping of setting names to values")
-    fields = {name: field for field in Settings.model_fields for name in (field, *variable_names(field))}
+    fields = {field: field for field in Settings.model_fields} | _fields()
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise SettingsError(f"SFM_CONFIG: {path} has unknown settings: {', '.join(map(str, unknown))}")

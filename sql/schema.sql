@@ -274,7 +274,8 @@ create table api_keys (
 );
 create unique index api_keys_name on api_keys (name) where revoked_at is null;
 
--- What was denied, and what administrators did. Append only: a trigger refuses to change or remove a row.
+-- What was denied, and what administrators were allowed. Append only: a trigger refuses to change or remove a row, but
+-- for the owner's pruning of old ones.
 create table audit_log (
     id          bigint generated always as identity primary key,
     at          timestamptz not null default clock_timestamp(),
@@ -288,9 +289,15 @@ create table audit_log (
     reason      text not null
 );
 create index audit_log_at on audit_log (at);
+-- Pages of one principal, and of one namespace.
+create index audit_log_principal on audit_log (principal, id);
+create index audit_log_namespace on audit_log (namespace, id);
 
 create function audit_log_keep() returns trigger language plpgsql as $$
 begin
+    if tg_op = 'DELETE' and current_setting('sfm.audit_prune', true) = 'on' then
+        return null;
+    end if;
     raise exception 'the audit log is append only';
 end $$;
 create trigger audit_log_keep before update or delete or truncate on audit_log

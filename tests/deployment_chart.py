@@ -56,9 +56,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "database-only": {
         "auth": {"keysInDatabase": True},
+        "tools": {"enabled": True},
         "postgres": {"urlSecret": {"name": "database"}},
         "ingress": {"enabled": True, "className": "other", "hosts": ["memory.example.com"]},
         "scheduling": {"priorityClassName": "high", "nodeSelector": {"disk": "ssd"}},
+    },
+    "restored": {
+        "auth": {
+            "token": "a-token-of-32-characters-or-more",
+            "jwt": {"issuer": "https://id.example", "audience": "sfm", "publicKeySecret": {"name": "issuer"}},
+        },
+        "postgres": {"urlSecret": {"name": "database"}, "caSecret": {"name": "database"}},
+        "backup": {"enabled": True},
+        "restore": {"file": "sfm-20260501T021700Z.dump"},
+        "tools": {"enabled": True},
+        "networkPolicy": {"enabled": True},
     },
 }
 ALL = (*PROFILES, *VARIANTS)
@@ -68,11 +80,12 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What Helm makes of values: `refusal` says why nothing; findings of the strict linter; manifests."""
+    """What Helm makes of values: `refusal` says why nothing; findings of the strict linter; manifests; notes."""
 
     refusal: str | None
     findings: tuple[str, ...]
     manifests: tuple[Manifest, ...]
+    notes: str
 
     def of(self, *kinds: str) -> list[Manifest]:
         """Those of some kinds."""
@@ -111,7 +124,8 @@ def rendered() -> dict[str, Rendered]:
 def _rendered(one: dict[str, Any]) -> Rendered:
     texts = [text for path, text in one["files"].items() if path.endswith(".yaml")]
     manifests = [found for text in texts for found in yaml.load_all(text, yaml.CSafeLoader) if found]
-    return Rendered(one["refusal"], tuple(one["findings"]), tuple(manifests))
+    notes = "".join(text for path, text in one["files"].items() if path.endswith("NOTES.txt"))
+    return Rendered(one["refusal"], tuple(one["findings"]), tuple(manifests), notes)
 
 
 def pod_templates(chart: Rendered) -> Iterator[tuple[str, Manifest]]:

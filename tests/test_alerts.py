@@ -32,18 +32,31 @@ class Case:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def slow(seconds_bucket: str) -> dict[str, str]:
+def slow(seconds_bucket: str, route: str = "/recall") -> dict[str, str]:
     """600 requests a minute, most in one bucket."""
-    labels = f'{WHERE},route="/recall"'
+    labels = f'{WHERE},route="{route}"'
     below = {"0.5": "0+600x60" if seconds_bucket == "0.5" else "0+0x60", "5": "0+600x60", "+Inf": "0+600x60"}
     return {f'{HTTP}_bucket{{{labels},le="{bound}"}}': values for bound, values in below.items()}
 
 
-def answers(good: int, bad: int) -> dict[str, str]:
+def answers(good: int, bad: int, route: str = "/recall") -> dict[str, str]:
     return {
-        f'{HTTP}_count{{{WHERE},status="2xx"}}': f"0+{good}x60",
-        f'{HTTP}_count{{{WHERE},status="5xx"}}': f"0+{bad}x60",
+        f'{HTTP}_count{{{WHERE},route="{route}",status="2xx"}}': f"0+{good}x60",
+        f'{HTTP}_count{{{WHERE},route="{route}",status="5xx"}}': f"0+{bad}x60",
     }
+
+
+def waits(all_of_them: int, short: int) -> dict[str, str]:
+    """Waits for a connection each minute, and those of up to half a second."""
+    stage = f'{WHERE},stage="pool.wait"'
+    return {
+        f"sfm_stage_duration_seconds_count{{{stage}}}": f"0+{all_of_them}x60",
+        f'sfm_stage_duration_seconds_bucket{{{stage},le="0.5"}}': f"0+{short}x60",
+    }
+
+
+BACKUP = 'namespace="prod",cronjob="memory-sfm-graph-backup"'
+DAY_AND_A_HALF = 36 * 60
 
 
 CASES = {
@@ -54,13 +67,13 @@ CASES = {
         {f"sfm_database_up{{{WHERE}}}": "1 1 0x60"}, {f"sfm_database_up{{{WHERE}}}": "1 0 1x60"},
         labels={"instance": "a"},
     ),
-    "SfmServerErrors": Case(answers(90, 10), answers(99, 1)),
-    "SfmSlowRequests": Case(slow("5"), slow("0.5")),
-    "SfmPoolExhausted": Case(
-        {f"sfm_database_pool_available{{{WHERE}}}": "0x60", f"sfm_database_requests_waiting{{{WHERE}}}": "3x60"},
-        {f"sfm_database_pool_available{{{WHERE}}}": "0x60", f"sfm_database_requests_waiting{{{WHERE}}}": "0x60"},
-        labels={"job": "sfm-graph", "instance": "a"},
+    # Probes neither dilute what fails nor count as failing.
+    "SfmServerErrors": Case(
+        answers(90, 10) | answers(1_000, 0, "/ping"), answers(99, 1) | answers(0, 1_000, "/readyz")
     ),
+    "SfmSlowRequests": Case(slow("5") | slow("0.5", "/healthz"), slow("0.5") | slow("5", "/readyz")),
+    # One worker of many: a hundredth of all requests waits.
+    "SfmPoolExhausted": Case(waits(6_000, 5_940), waits(6_000, 5_997), labels={"instance": "a"}),
     # One process relays the shard, another stands by and knows nothing of it.
     "SfmRelayBehind": Case(
         {f'sfm_relay_lag_seconds{{{WHERE},shard="0"}}': "0+30x60", 'sfm_relay_lag_seconds{shard="0"}': "0x60"},
@@ -106,6 +119,17 @@ CASES = {
         {f'sfm_consumer_lag{{consumer="audit",topic="t",partition="{one}"}}': "6000x60" for one in (0, 1)},
         {'sfm_consumer_lag{consumer="audit",topic="t",partition="0"}': "6000x60"},
         labels={"consumer": "audit", "topic": "t"},
+    ),
+    # Times are seconds since promtool's begin. One has never succeeded.
+    "SfmBackupMissing": Case(
+        {f"kube_cronjob_created{{{BACKUP}}}": f"0x{DAY_AND_A_HALF}"},
+        {
+            f"kube_cronjob_created{{{BACKUP}}}": f"0x{DAY_AND_A_HALF}",
+            f"kube_cronjob_status_last_successful_time{{{BACKUP}}}": f"0x1200 72000x{DAY_AND_A_HALF - 1200}",
+            'kube_cronjob_status_last_successful_time{namespace="prod",cronjob="other-backup"}': "0x2160",
+        },
+        at="30h",
+        labels={"namespace": "prod", "cronjob": "memory-sfm-graph-backup"},
     ),
 }  # fmt: skip
 
@@ -186,7 +210,7 @@ async def test_labels_that_are_asked_for_have_such_values(client: httpx.AsyncCli
     page = (await client.get("/metrics")).text
     prefixes = re.compile(r'stage=~"([a-z]+)\[\.\]\.\*"')
     for one in expressions():
-        for label, value in re.findall(r'(stage|outcome)="([a-z._]+)"', one):
+        for label, value in re.findall(r'(stage|outcome|le)="([a-z0-9._]+)"', one):
             assert f'{label}="{value}"' in page, one
         for prefix in prefixes.findall(one):
             assert f'stage="{prefix}.' in page, one

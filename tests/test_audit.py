@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -13,15 +14,19 @@ from psycopg import AsyncConnection
 from served import until
 
 from sfm_graph.domain.access import EVERYTHING, Grant, Principal, Scope, reach
-from sfm_graph.domain.audit import AuditRecord
-from sfm_graph.errors import DatabaseUnavailable, Forbidden, InvalidCursor, Overloaded
+from sfm_graph.domain.audit import AuditFilter, AuditRecord, start
+from sfm_graph.errors import DatabaseUnavailable, Forbidden, InvalidCursor, InvalidInput, Overloaded, TooLarge
 from sfm_graph.ports.policy import Action, Decision
 from sfm_graph.services.access import audit_writer
 from sfm_graph.services.access.audit import AuditLog
+from sfm_graph.services.access.audit_retention import AuditRetention
 from sfm_graph.services.access.audit_writer import AuditWriter
 from sfm_graph.services.access.guard import Caller, acting
 from sfm_graph.services.access.policy import ScopesByNamespace
 from sfm_graph.services.registry import Services
+from sfm_graph.store import audit as rows
+from sfm_graph.store.database import Database
+from sfm_graph.store.statements import statement
 
 ALLOWED, DENIED = Decision(True), Decision(False, "no")
 
@@ -42,8 +47,13 @@ async def records(services: Services, who: Principal | None = None, **page: Any)
     """What somebody sees, without what looking adds."""
     with acting(Caller(who or Principal("reader", EVERYTHING), ScopesByNamespace())):
         async with services.views.open() as view:
-            found = await services.audit.list(view, first=page.get("first", 100), after=page.get("after"))
+            found = await services.audit.list(view, first=100, after=None, **page)
     return list(found.items)
+
+
+async def actions(services: Services, who: Principal | None = None, **wanted: Any) -> list[str]:
+    """The actions of what a filter lets through, the newest first."""
+    return [one.action for one in await records(services, who, wanted=AuditFilter(**wanted))]
 
 
 async def test_denied_actions_are_written_down(services: Services) -> None:
@@ -93,8 +103,8 @@ async def test_each_decision_is_one_line_of_the_log(services: Services, caplog: 
     (line,) = [one for one in caplog.records if one.getMessage().startswith("audit ")]
     assert "\n" not in line.getMessage()
     assert json.loads(line.getMessage().removeprefix("audit ")) == {
-        "principal": "jwt:i#a", "action": "x.do", "scope": "write", "namespace": "a\nb", "target": None,
-        "allowed": False, "reason": "no",
+        "principal": "jwt:i#a", "principal_name": None, "action": "x.do", "scope": "write", "namespace": "a\nb",
+        "target": None, "allowed": False, "reason": "no",
     }  # fmt: skip
 
 
@@ -144,6 +154,126 @@ async def test_an_administrator_sees_what_is_within_reach(services: Services) ->
     assert await seen("*") == {"team/a", "team/b", "teams", "other", None}
     with pytest.raises(Forbidden):
         await records(services, principal("r", [Scope.READ]))
+
+
+async def test_keys_are_shown_by_name(services: Services) -> None:
+    made = await services.keys.create("boss", scopes=["read"], namespaces=["*"])
+    with acting(await services.authentication.caller(made.token)), pytest.raises(Forbidden):
+        await services.memory_writes.store("a", {"content": "x"})
+    # Names that look like keys, and are none.
+    for name in ("key:999999", f"key:{'9' * 30}", "key:x", "token"):
+        await services.audit.record(principal(name), action(), DENIED)
+    found = {one.principal: one.label for one in await records(services)}
+    assert found.pop(f"key:{made.key.id}") == "boss"
+    assert set(found.values()) == {None}
+    assert await actions(services, principal="boss") == ["memory_writes.store"]
+    assert await actions(services, principal=f"key:{made.key.id}") == ["memory_writes.store"]
+
+
+async def test_a_name_that_was_given_again_finds_both_keys(services: Services) -> None:
+    for number in range(2):
+        made = await services.keys.create("ci", scopes=["read"], namespaces=["*"])
+        await services.audit.record(principal(f"key:{made.key.id}"), action(f"x.do{number}"), DENIED)
+        await services.keys.revoke("ci")
+    await services.audit.record(principal("ci"), action("x.do2"), DENIED)
+    assert await actions(services, principal="ci") == ["x.do2", "x.do1", "x.do0"]
+
+
+async def test_what_is_looked_for(services: Services, database_dsn: str) -> None:
+    for name, act, place, decision in (
+        ("token", "x.old", "team/a", ALLOWED), ("token", "x.a", "team/a", ALLOWED),
+        ("token", "x.b", "team/a", DENIED),
+        ("jwt:i#b", "x.c", "other", DENIED), ("jwt:i#b", "x.d", None, ALLOWED), ("jwt:i#b", "x.e", "team/a", DENIED),
+    ):  # fmt: skip
+        await services.audit.record(principal(name), action(act, place), decision)
+    async with await AsyncConnection.connect(database_dsn, autocommit=True) as connection:
+        await connection.execute("set session_replication_role = replica")
+        await connection.execute("update audit_log set at = now() - interval '2 hours' where action = 'x.old'")
+    assert await actions(services, principal="token") == ["x.b", "x.a", "x.old"]
+    assert await actions(services, namespace="team/a") == ["x.e", "x.b", "x.a", "x.old"]
+    assert await actions(services, denied=True) == ["x.e", "x.c", "x.b"]
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    assert await actions(services, since=hour_ago) == ["x.e", "x.d", "x.c", "x.b", "x.a"]
+    assert await actions(services, since=datetime.now(UTC) + timedelta(hours=1)) == []
+    assert await actions(services, principal="token", namespace="team/a", denied=True, since=hour_ago) == ["x.b"]
+    assert await actions(services, principal="nobody") == []
+    # Within reach, whatever is looked for.
+    limited = principal("r", [Scope.ADMIN], ["other"])
+    assert await actions(services, limited, principal="jwt:i#b") == ["x.c"]
+    assert await actions(services, limited, namespace="team/a") == []
+    assert await actions(services, limited, principal="jwt:i#b", namespace="team/a") == []
+    assert await actions(services, limited, since=hour_ago) == ["x.c"]
+    for wrong in ({"principal": ""}, {"principal": "x" * 1_001}, {"namespace": ""}, {"namespace": "a\x00"}):
+        with pytest.raises((InvalidInput, TooLarge)):
+            await actions(services, **wrong)
+
+
+def test_since_is_a_period_or_a_time() -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    assert start(None, now) is None
+    assert start("90m", now) == now - timedelta(minutes=90)
+    assert start("2026-02-01", now) == datetime(2026, 2, 1, tzinfo=UTC)
+    for wrong in ("soon", "-1d", "999999w"):
+        with pytest.raises(InvalidInput):
+            start(wrong, now)
+
+
+async def test_pages_run_on_an_index(services: Services, database_dsn: str) -> None:
+    everywhere = {"everywhere": True, "names": [], "prefixes": []}
+    expected: list[tuple[str, dict[str, Any], str]] = [
+        ("audit_page", everywhere, "audit_log_pkey"),
+        ("audit_page_in", {"namespace": "n7"}, "audit_log_namespace"),
+        ("audit_page_of", {"principal": "key:7", **everywhere}, "audit_log_principal"),
+    ]
+    async with await AsyncConnection.connect(database_dsn, autocommit=True) as connection:
+        await connection.execute(
+            "insert into audit_log (principal, action, scope, namespace, allowed, reason) "
+            "select 'key:' || i % 100, 'x', 'read', 'n' || i % 100, false, '' from generate_series(1, 20000) as i"
+        )
+        await connection.execute("vacuum analyze audit_log")
+        # As it is for all values, not for those that are given.
+        await connection.execute("set plan_cache_mode = force_generic_plan")
+        for name, given, index in expected:
+            parameters = {"before": 2**62, "limit": 21, "denied": False, "since": None, **given}
+            cursor = await connection.execute("explain " + statement(name), parameters, prepare=True)
+            plan = "\n".join(row[0] for row in await cursor.fetchall())
+            assert f"using {index}" in plan, plan
+            assert "Seq Scan on audit_log" not in plan, plan
+
+
+async def test_old_rows_are_removed_by_the_owner_alone(
+    services: Services, database_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MAX_PRUNED", 2)
+    for number in range(6):
+        await services.audit.record(principal(), action(f"x.do{number}"), DENIED)
+    database = services.views._database
+    assert isinstance(database, Database)
+    assert database.is_walled
+    async with await AsyncConnection.connect(database_dsn, autocommit=True) as connection:
+        await connection.execute("set session_replication_role = replica")
+        await connection.execute("update audit_log set at = now() - interval '31 days' where action <= 'x.do4'")
+    async with database.dedicated() as connection:
+        await connection.execute("set sfm.audit_prune = 'on'")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute("delete from audit_log")
+    assert await AuditRetention(database, days=60).prune() == 0
+    assert await AuditRetention(database, days=30).prune() == 5
+    assert [one.action for one in await records(services)] == ["x.do5"]
+    # What was allowed for a moment is not any more.
+    async with database.owned() as connection:
+        with pytest.raises(psycopg.errors.RaiseException, match="append only"):
+            await connection.execute("delete from audit_log")
+
+
+async def test_maintenance_removes_old_rows(services: Services, database_dsn: str) -> None:
+    await services.audit.record(principal(), action("x.old"), DENIED)
+    await services.audit.record(principal(), action("x.new"), DENIED)
+    async with await AsyncConnection.connect(database_dsn, autocommit=True) as connection:
+        await connection.execute("set session_replication_role = replica")
+        await connection.execute("update audit_log set at = now() - interval '366 days' where action = 'x.old'")
+    await services.maintenance.round()
+    assert [one.action for one in await records(services)] == ["x.new"]
 
 
 async def test_many_at_once_take_one_connection_and_few_statements(services: Services, database_dsn: str) -> None:

@@ -46,6 +46,7 @@ from sfm_graph.app import app_for
 from sfm_graph.cli import app as command_line
 from sfm_graph.domain.access import Scope
 from sfm_graph.runtime import open_runtime
+from sfm_graph.services.access import guard
 from sfm_graph.services.access.guard import scope_of
 from sfm_graph.services.registry import Services
 from sfm_graph.settings import Settings
@@ -61,6 +62,7 @@ UNGUARDED = {
     "Views.forget_all": "memory of the process",
     "Health.report": "open paths: the state of dependencies, of no namespace",
     "Health.database": "`sfm doctor`",
+    "Health.ping": "metrics",
     "Health.change_log": "metrics",
     "Health.unread": "`sfm doctor`",
     "Relay.run": "background work",
@@ -77,10 +79,12 @@ UNGUARDED = {
     "Limits.admit": "asked by the middleware of every request",
     "Limits.admit_guess": "asked where a token was wrong",
     "Limits.spend": "asked by GraphQL of every request",
+    "Limits.left": "says what is left, of the caller alone",
     "Limits.state": "health",
     "Authentication.caller": "finds out who calls",
     "Authentication.required": "finds out who calls",
     "Authentication.has_any": "the start of the process",
+    "Authentication.needed_after_revoking": "asked after Keys.revoke, which is guarded",
     "Keys.authenticate": "finds out who calls",
     "Keys.exist": "finds out who calls",
     "Keys.run": "background work",
@@ -461,6 +465,43 @@ async def test_a_revoked_key_is_worth_nothing_at_once(services: Services, tokens
         assert (await client.get("/memories", params={"namespace": MINE})).status_code == 401
 
 
+async def test_an_import_ends_with_its_key(
+    services: Services, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "RENEWAL_SECONDS", 0.0)
+
+    async def lines() -> AsyncIterator[bytes]:
+        for number in range(40):
+            yield b"".join(b'{"type": "memory", "content": "%d %d"}\n' % (number, line) for line in range(1_000))
+            if number == 5:
+                with guard.acting(services.authentication.local):
+                    await services.keys.revoke("write")
+
+    async with _client_of(services, tokens.by_scope[WRITE]) as client:
+        headers = {"Content-Type": "application/x-ndjson"}
+        answer = await client.post("/import", params={"namespace": MINE}, content=lines(), headers=headers)
+    assert "unauthenticated" in answer.text
+    async with services.views.open() as view:
+        counts = (await services.namespaces.statistics(view, MINE)).counts
+    assert sum(counts.memories_by_kind.values()) < 30_000
+
+
+async def test_a_subscription_ends_with_its_key(
+    services: Services, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "RENEWAL_SECONDS", 0.0)
+    async with serving(services) as served:
+        headers = _bearer(tokens.by_scope[SUBSCRIBE])
+        async with served.events("/changes", headers=headers, params={"namespace": MINE}) as events:
+            await events.place()
+            await services.keys.revoke("subscribe")
+            await services.memory_writes.store(MINE, {"content": "said afterwards"})
+            told = await events.rest()
+    assert [event.name for event in told] == ["error"]
+    assert "unauthenticated" in str(told[0].data)
+    assert "afterwards" not in str(told)
+
+
 async def test_idempotency_keys_are_their_principals_own(services: Services, tokens: Tokens) -> None:
     second = await _token(services, "second writer", [WRITE])
     versions = []
@@ -491,3 +532,20 @@ async def test_nothing_is_open_on_loopback_once_there_is_a_key(database_dsn: str
         assert (await client.get("/memories")).status_code == 200
         await _token(services, "first", [READ])
         assert (await client.get("/memories")).status_code == 401
+
+
+@pytest.mark.parametrize(("address", "status"), [("127.0.0.1", 200), ("::1", 200), ("192.0.2.7", 401)])
+async def test_open_means_by_loopback(database_dsn: str, settings: Settings, address: str, status: int) -> None:
+    """Also when another server than ours serves the app, on an address that the settings do not know."""
+    async with open_runtime(settings.model_copy(update={"api_token": None}), maintenance=False) as services:
+        app = app_for(services)
+
+        async def served_there(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "server": (address, 9595)}, receive, send)
+
+        transport = httpx.ASGITransport(served_there)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            assert (await client.get("/memories")).status_code == status

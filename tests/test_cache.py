@@ -559,6 +559,85 @@ async def _until_kept(services: Services, query: RecallQuery) -> None:
         await asyncio.sleep(0.05)
 
 
+async def test_connecting_may_take_longer_than_a_command(
+    with_cache: Settings, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(caches, "CONNECT_SECONDS", 10.0)
+    monkeypatch.setattr(caches, "COOL_DOWN_SECONDS", 0.2)
+    with Redis.from_url(redis.url) as client:
+        client.config_set("requirepass", "secret")
+    async with _far_away(redis, seconds=0.02) as port:
+        url = SecretStr(f"redis://:secret@127.0.0.1:{port}/1")
+        cache = RedisCache.open(with_cache.model_copy(update={"redis_url": url}))
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while await cache.get("key", most_bytes=10) != b"value" or await cache.state() != {"status": "up"}:
+            assert time.monotonic() < deadline, dict(cache.counters)
+            await cache.put("key", b"value")
+            await asyncio.sleep(0.01)
+        await cache.aclose()
+
+
+async def test_a_caller_that_goes_takes_no_answer_of_another(with_cache: Settings) -> None:
+    cache = RedisCache.open(with_cache)
+    for place in range(20):
+        await cache.put(str(place), str(place).encode())
+    going = [asyncio.create_task(cache.get(str(place), most_bytes=10)) for place in range(20)]
+    await asyncio.sleep(0)
+    for task in going[::2]:
+        task.cancel()
+    await asyncio.wait(going)
+    assert all(task.cancelled() for task in going[::2])
+    found = await asyncio.gather(*(cache.get(str(place), most_bytes=10) for place in range(20)))
+    assert found == [str(place).encode() for place in range(20)]
+    assert [task.result() for task in going[1::2]] == found[1::2]
+    assert cache.counters == {"failed": 0, "skipped": 0}
+    assert await cache.state() == {"status": "up"}
+    await cache.aclose()
+    assert await cache.get("1", most_bytes=10) is None
+
+
+async def test_connections_that_redis_closed_are_made_anew(with_cache: Settings, redis: RedisServer) -> None:
+    cache = RedisCache.open(with_cache)
+    await cache.put("key", b"value")
+    with Redis.from_url(redis.url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while await cache.get("key", most_bytes=10) != b"value":
+        assert time.monotonic() < deadline
+        await cache.state()
+        await asyncio.sleep(0.01)
+    await cache.aclose()
+
+
+@asynccontextmanager
+async def _far_away(redis: RedisServer, *, seconds: float) -> AsyncIterator[int]:
+    """The port of a proxy that delivers what is sent, either way, so much later."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(65536):
+            loop.call_later(seconds, writer.write, data)
+        loop.call_later(seconds, writer.close)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other_reader, other_writer = await asyncio.open_connection(redis.host, redis.port)
+        writers.extend((writer, other_writer))
+        ways = (delayed(reader, other_writer), delayed(other_reader, writer))
+        await asyncio.gather(*ways, return_exceptions=True)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    # The client has gone: let both ways end.
+    await asyncio.sleep(3 * seconds)
+    for writer in writers:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
 async def test_a_full_redis_still_gives_what_it_has(cached: Services, redis: RedisServer) -> None:
     await _store(cached)
     assert cached.cache is not None

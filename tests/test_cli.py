@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,8 @@ import typer
 from typer.testing import CliRunner
 
 from sfm_graph.cli import app
-from sfm_graph.cli.server import url_of
-from sfm_graph.settings import Settings, is_loopback, variable_names
+from sfm_graph.cli.welcome import url_of, welcome
+from sfm_graph.settings import Settings, is_loopback, load_settings, variable_names
 
 ROOT = Path(__file__).parent.parent
 runner = CliRunner()
@@ -236,7 +237,17 @@ def test_migrate_and_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert migrated["schema"] >= 1
     monkeypatch.setenv("SFM_PORT", "0")
     checks = {check["check"]: check for check in sfm("doctor", "--json")}
-    assert list(checks) == ["python", "settings", "port", "database", "server", "role", "access", "embedder"]
+    assert list(checks) == [
+        "python",
+        "settings",
+        "port",
+        "database",
+        "server",
+        "connections",
+        "role",
+        "access",
+        "embedder",
+    ]
     assert all(check["ok"] for check in checks.values())
     assert "pgvector" in checks["server"]["found"]
     table = runner.invoke(app, ["doctor"]).stdout
@@ -270,6 +281,7 @@ def test_loopback(host: str, expected: bool) -> None:
 
 def test_addresses_for_people() -> None:
     assert url_of("127.0.0.1", 9595) == "http://localhost:9595"
+    assert url_of("0.0.0.0", 80) == url_of("[::]", 80) == "http://localhost:80"
     assert url_of("::1", 80) == "http://[::1]:80"
 
 
@@ -280,6 +292,82 @@ def test_serving_beyond_loopback_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     problem = sfm("serve", exit_code=1)
     assert problem["code"] == "host_refused"
     assert "SFM_HOST" in problem["detail"]
+    (command,) = re.findall(r"sfm (keys create .*)", problem["detail"])
+    assert sfm(*shlex.split(command))["namespaces"] == ["*"]
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current folder without settings or data, which the database's user can reach."""
+    for name in [name for name in os.environ if name.startswith(("SFM_", "POSTGRES_"))]:
+        monkeypatch.delenv(name)
+    made = Path(tempfile.mkdtemp(prefix="sfm-test-"))
+    monkeypatch.chdir(made)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.mark.parametrize("arguments", [["keys", "list"], ["audit"], ["followers"],
+    ["keys", "create", "a", "--scope", "read", "--namespace", "*"]])  # fmt: skip
+def test_what_needs_a_database_makes_none(arguments: list[str], folder: Path) -> None:
+    problem = sfm(*arguments, exit_code=1)
+    assert problem["code"] == "not_found"
+    assert all(word in problem["detail"] for word in (str(folder / "data"), "SFM_DATA_DIR", "sfm migrate"))
+    assert not (folder / "data").exists()
+
+
+def test_a_new_database_is_announced(folder: Path) -> None:
+    assert runner.invoke(app, ["stats"]).stderr == f"new database in {folder / 'data'}\n"
+    assert runner.invoke(app, ["stats"]).stderr == ""
+
+
+@pytest.mark.usefixtures("database")
+def test_an_expiry_says_what_it_can_be() -> None:
+    create = ["keys", "create", "a", "--scope", "read", "--namespace", "*", "--expires"]
+    problem = sfm(*create, "soon", exit_code=1)
+    assert problem["code"] == "invalid_input"
+    assert "30d, 12h or never" in problem["detail"]
+    assert sfm(*create, "never")["expires_at"] is None
+
+
+@pytest.mark.usefixtures("database")
+def test_a_namespace_that_looks_like_a_prefix() -> None:
+    create = ["keys", "create", "a", "--scope", "read", "--namespace"]
+    said = runner.invoke(app, [*create, "team/"]).stderr
+    assert "'team/*'" in said
+    assert "'team/*'" not in runner.invoke(app, ["keys", "create", "b", *create[3:], "team/*"]).stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "keys", "expected"),
+    [
+        ({}, False, "Access    open to all programs of this machine"),
+        ({}, True, "Access    by API keys"),
+        ({"api_token": "x" * 20}, True, "Access    by a token, API keys"),
+        (
+            {"jwt_issuer": "https://issuer", "jwt_audience": "us", "jwt_jwks_url": "https://issuer/keys"},
+            False,
+            "Access    by JWTs of https://issuer",
+        ),
+    ],
+)
+def test_the_greeting_says_who_may_ask(
+    given: dict[str, Any], expected: str, folder: Path, capsys: pytest.CaptureFixture[str], *, keys: bool
+) -> None:
+    welcome(load_settings(**given), "http://localhost:1", keys=keys)
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "SFM_ALLOWED_HOSTS" not in said
+
+
+def test_the_greeting_warns_of_names_that_nobody_elsewhere_uses(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {"host": "0.0.0.0", "api_token": "x" * 20}
+    welcome(load_settings(**given), "http://localhost:1", keys=False)
+    assert "SFM_ALLOWED_HOSTS" in capsys.readouterr().err
+    welcome(load_settings(**given, allowed_hosts="memory.example"), "http://localhost:1", keys=False)
+    assert "SFM_ALLOWED_HOSTS" not in capsys.readouterr().err
 
 
 @contextmanager

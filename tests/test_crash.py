@@ -19,6 +19,8 @@ import psutil
 import psycopg
 import pytest
 
+from sfm_graph.api.rest.shared_report import FRESH_SECONDS
+
 START_SECONDS = 30
 BATCH = 7
 
@@ -164,6 +166,7 @@ def test_an_embedded_database_that_died_is_started_again(data_dir: Path) -> None
         for process in served.postgres():
             if process.is_running():
                 process.kill()
+        time.sleep(FRESH_SECONDS)  # until then a report may be of before
         served.wait_until_ready()
         matches = served.ask("POST", "/recall", {"query": "kept"})["matches"]
         assert [match["content"] for match in matches] == ["kept"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sfm_graph.domain.joining import joined
 from sfm_graph.domain.recall import Candidates
 from sfm_graph.services import maintenance
+from sfm_graph.services.access.audit_retention import AuditRetention
 from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.maintenance import Maintenance
 from sfm_graph.services.registry import Services
@@ -297,8 +298,9 @@ class _NothingExact:
 def _maintenance(database: Database, tail: int) -> Maintenance:
     indexing: Any = _NothingExact()
     return Maintenance(
-        database, indexing, Windows(database, indexing), Retention(database, days=1), tail=tail, interval_ms=1
-    )
+        database, indexing, Windows(database, indexing), Retention(database, days=1),
+        audit_retention=AuditRetention(database, days=365), tail=tail, interval_ms=1,
+    )  # fmt: skip
 
 
 async def test_a_slowly_growing_namespace_keeps_few_ranges(vectors: Vectors) -> None:

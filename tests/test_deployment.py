@@ -1,7 +1,10 @@
 """The Helm chart: rendered, linted, checked against Kubernetes' schemas for every profile, and what it promises."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -189,6 +192,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("local-dev", {"auth": {"token": ""}}, "a way to authenticate"),
     ("local-dev", {"auth": {"existingSecret": {"name": "auth"}}}, "are both set"),
     ("local-dev", {"auth": {"jwt": {"issuer": "https://id.example"}}}, "auth.jwt needs"),
+    ("local-dev", {"auth": {"jwt": {"publicKeySecret": {"name": "issuer"}}}}, "auth.jwt needs"),
+    ("redis-bus", {"auth": {"jwt": {"publicKeySecret": {"name": "issuer"}}}}, "are both set"),
+    ("local-dev", {"restore": {"file": "sfm.dump"}}, "restore.file needs an external database"),
+    ("database-only", {"restore": {"file": "sfm.dump"}}, "restore.file needs"),
+    ("prod-ha", {"restore": {"file": "../etc/passwd"}}, "/restore/file"),
+    ("local-dev", {"tools": {"enabled": True}}, "tools are for an external database"),
     ("local-dev", {"service": {"replicas": 2, "persistence": {"enabled": False}}}, "one replica"),
     ("local-dev", {"backup": {"enabled": True}}, "one replica"),
     ("local-dev", {"postgres": {"urlSecret": {"name": "database"}}}, "either postgres.urlSecret.name or"),
@@ -259,8 +268,10 @@ def test_the_schema_knows_the_settings() -> None:
         profile("prod-ha")["settings"] | profile("local-dev")["settings"] | profile("redis-bus")["settings"]
     )
     unused = {
-        *("UVICORN_TIMEOUT_GRACEFUL", "SFM_JWT_PUBLIC_KEY_FILE", "POSTGRES_SSL_CERT", "POSTGRES_SSL_KEY"),
+        *("UVICORN_TIMEOUT_GRACEFUL", "POSTGRES_SSL_CERT", "POSTGRES_SSL_KEY"),
         *("KAFKA_SSL_CERTIFICATE_LOCATION", "KAFKA_SSL_KEY_LOCATION"),
+        # Other names of the same.
+        *(f"SFM_{name[5:]}" for name in settings_variables() if name.startswith("SOMA_")),
         *("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_TLS", "QDRANT_HOST", "QDRANT_PORT", "QDRANT_TLS"),
     }
     free = settings_variables() - secret_variables() - set_here - unused
@@ -341,6 +352,8 @@ def test_every_pod_is_confined(chart: Rendered) -> None:
 def test_what_runs_for_long_is_probed(chart: Rendered) -> None:
     for deployment in chart.of("Deployment"):
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        if container["name"] == "tools":
+            continue
         ports = {port["name"] for port in container.get("ports", ())}
         probes = {name: container[name] for name in container if name.endswith("Probe")}
         assert "livenessProbe" in probes
@@ -441,6 +454,74 @@ def test_every_reference_leads_somewhere(chart: Rendered, name: str) -> None:
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes
 
 
+def test_a_backup_is_restored_before_the_release_changes() -> None:
+    chart = rendered()["restored"]
+    restore, migrate = sorted(chart.of("Job"), key=hook_weight)
+    assert hook_weight(restore) < hook_weight(migrate) == 0
+    (container,) = containers(restore["spec"]["template"])
+    assert container["args"] == ["restore", "/backups/sfm-20260501T021700Z.dump"]
+    assert environment(chart, container)["POSTGRES_URL"] == "secret:database/url"
+    assert restore["spec"]["backoffLimit"] == 0
+    (backup,) = chart.of("CronJob")
+    volumes = [one["spec"]["volumes"] for one in (restore["spec"]["template"], tools(chart)["spec"]["template"])]
+    claims = [references(one, "persistentVolumeClaim") for one in (*volumes, backup)]
+    assert claims == [{"sfm-sfm-graph-backups"}] * 3
+
+
+def hook_weight(job: Manifest) -> int:
+    return int(job["metadata"]["annotations"].get("helm.sh/hook-weight", "0"))
+
+
+def tools(chart: Rendered) -> Manifest:
+    """The deployment in which people run commands."""
+    (found,) = [one for one in chart.of("Deployment") if one["metadata"]["name"].endswith("-tools")]
+    return found
+
+
+def test_the_tools_wait_and_end_when_they_are_told() -> None:
+    (container,) = containers(tools(rendered()["database-only"])["spec"]["template"])
+    with subprocess.Popen([*container["command"], *container["args"]], start_new_session=True) as shell:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                shell.wait(0.5)
+            shell.terminate()
+            assert shell.wait(60) == 0
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+
+
+def test_the_issuers_key_may_be_a_file() -> None:
+    chart = rendered()["restored"]
+    (container,) = the_service(chart)["spec"]["template"]["spec"]["containers"]
+    given = environment(chart, container)
+    assert "SFM_JWT_JWKS_URL" not in given
+    folder = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}["token"]
+    (volume,) = [one for one in the_service(chart)["spec"]["template"]["spec"]["volumes"] if one["name"] == "token"]
+    found = {
+        f"{folder}/{item['path']}": (source["secret"]["name"], item["key"])
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+    assert found == {
+        given["SOMA_API_TOKEN_FILE"]: ("sfm-sfm-graph-auth", "api-token"),
+        given["SFM_JWT_PUBLIC_KEY_FILE"]: ("issuer", "public.pem"),
+    }
+
+
+def test_the_notes_count_connections() -> None:
+    (few, workers) = render(
+        profile("database-only"),
+        merged(profile("database-only"), {"settings": {"UVICORN_WORKERS": "4", "SFM_POOL_MAX_SIZE": "20"}}),
+    )
+    assert "Up to 60 connections to Postgres" in few.notes
+    assert "WARNING" not in few.notes
+    assert "Up to 212 connections to Postgres" in workers.notes
+    assert "WARNING: Postgres allows 100" in workers.notes
+    assert "Up to 236 connections to Postgres" in rendered()["prod-ha"].notes
+    assert "connections" not in rendered()["local-dev"].notes
+    assert "sfm keys create" in few.notes
+
+
 @each
 def test_the_migration_needs_nothing_of_the_release(chart: Rendered) -> None:
     for job in chart.of("Job"):
@@ -486,22 +567,23 @@ def test_every_selector_finds_pods(chart: Rendered) -> None:
 
 @each
 def test_commands_are_those_of_the_image(chart: Rendered) -> None:
-    commands = set(typer.main.get_command(sfm_app).commands)  # type: ignore[attr-defined]
+    known = typer.main.get_command(sfm_app).commands  # type: ignore[attr-defined]
     consume = typer.main.get_command(consume_app)
     for _, template in pod_templates(chart):
         for container in containers(template):
             match container.get("command", ["sfm"]):
                 case ["sfm"]:
-                    assert container.get("args", ["serve"])[0] in commands
+                    command, *arguments = container.get("args", ["serve"])
+                    assert known[command].make_context(command, arguments)
                 case ["sfm-consume"]:
                     context = consume.make_context("sfm-consume", list(container["args"]))
                     assert context.params["name"] in {"audit", "webhook"}
                 case shell:
                     assert shell == ["sh", "-euc"]
-                    assert {line.split()[1] for line in container["args"][0].splitlines() if line[:4] == "sfm "} == {
-                        "backup"
-                    }
-    assert "backup" in commands
+                    (script,) = container["args"]
+                    used = {line.split()[1] for line in script.splitlines() if line.startswith("sfm ")}
+                    assert used == ({"backup"} if container["name"] == "backup" else set())
+    assert "backup" in known
 
 
 def test_prod_ha_bears_the_loss_of_a_node_and_an_upgrade() -> None:

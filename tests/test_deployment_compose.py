@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -21,6 +22,7 @@ from deployment_variables import OTHERS, known_variables, secret_variables, sett
 from sfm_consumers.cli import app as consume_app
 from sfm_graph.cli import app as sfm_app
 from sfm_graph.settings import load_settings
+from sfm_graph.store.backup import back_up, restore
 from sfm_graph.store.embedded import embedded_postgres
 from sfm_graph.store.migrations import migrate
 
@@ -139,6 +141,9 @@ def test_secrets_are_made_once_and_closed_to_others(secrets: Path) -> None:
     assert set(before) == set(declared.values())
     assert len(set(before.values())) == len(before)
     assert all(re.fullmatch("[0-9a-f]{64}", text) for name, text in before.items() if name != "sfm.yaml")
+    settings = secrets / "sfm.yaml"
+    before["sfm.yaml"] += "SFM_LOG_LEVEL: debug\n"
+    settings.write_text(before["sfm.yaml"])
     make_secrets(secrets)
     assert {path.name: path.read_text() for path in secrets.iterdir()} == before
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
@@ -146,11 +151,48 @@ def test_secrets_are_made_once_and_closed_to_others(secrets: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o644}
 
 
+def test_what_is_not_a_secret_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    own = folder / "settings.env"
+    own.write_text("SFM_EMBEDDING_API_KEY=x\n")
+    own.chmod(0o600)
+    (folder / "sfm.yaml").touch()
+    make_secrets(folder)
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    assert (folder / "database_password").read_text() in (folder / "sfm.yaml").read_text()
+    assert not list(folder.glob("*.part"))
+
+
+def env_files(name: str) -> dict[str, bool]:
+    """The files of a container's variables, in order, and whether each must be there."""
+    return {one["path"]: one.get("required", True) for one in SERVICES[name].get("env_file", ())}
+
+
+def from_files(name: str) -> dict[str, str]:
+    """The variables of those files that are tracked."""
+    texts = [(ROOT / path).read_text() for path, needed in env_files(name).items() if needed]
+    lines = [line for text in texts for line in text.splitlines()]
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+@each
+def test_settings_of_ones_own_come_from_an_optional_file(name: str) -> None:
+    own = [path for path, needed in env_files(name).items() if not needed]
+    if name not in OURS:
+        assert own == []
+        return
+    assert own == ["${SFM_SECRETS}/" + ("settings.env" if "ports" in SERVICES[name] else "followers.env")]
+    assert list(env_files(name))[-1:] == own, "the last one wins"
+    assert set(from_files(name)) <= settings_variables() - secret_variables()
+    assert not set(from_files(name)) & set(SERVICES[name]["environment"]), "`environment` wins over files"
+
+
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_its_settings_are_accepted(name: str, secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in settings_variables():
         monkeypatch.delenv(variable, raising=False)
-    for variable, value in SERVICES[name]["environment"].items():
+    for variable, value in (from_files(name) | SERVICES[name]["environment"]).items():
         monkeypatch.setenv(variable, value.replace("/run/secrets", str(secrets)))
     settings = load_settings()
     assert settings.postgres_url is not None
@@ -183,12 +225,24 @@ async def test_the_database_is_made_for_a_role_that_is_no_superuser(secrets: Pat
             subprocess.run([str(script)], check=True, capture_output=True, env=environment)  # noqa: ASYNC221
             url = psycopg.conninfo.make_conninfo(host=str(server.socket_dir), user="sfm", dbname="sfm")
             assert await migrate(url) is None, "the service is what it logs in as"
+            await back_up(url, Path(folder) / "memories.sfm")
+            for command in restore_commands():
+                subprocess.run(command, check=True, capture_output=True, env=environment)  # noqa: ASYNC221
+            assert (await restore(url, Path(folder) / "memories.sfm")).memories == 0
             async with await psycopg.AsyncConnection.connect(server.superuser_dsn()) as connection:
                 cursor = await connection.execute(
                     "select rolsuper or rolcreaterole or rolcreatedb, rolpassword like 'SCRAM-SHA-256$%' "
                     "from pg_authid where rolname = 'sfm'"
                 )
                 assert await cursor.fetchone() == (False, True)
+
+
+def restore_commands() -> list[list[str]]:
+    """Those of docs/backup.md that make room for a restore: the words of each psql."""
+    text = (ROOT / "docs" / "backup.md").read_text().replace("\\\n", " ")
+    found = [shlex.split(one) for one in re.findall(r"exec postgres (psql .*)", text)]
+    assert len(found) == 2
+    return found
 
 
 def test_prometheus_asks_those_that_are_there() -> None:

@@ -121,9 +121,10 @@ def test_the_build_has_what_the_wheel_takes() -> None:
     assert "/wheels/sfm_graph_consumers-" in install
 
 
-def healthy(*arguments: object) -> int:
+def healthy(*arguments: object, **variables: str) -> int:
     command = [sys.executable, str(HEALTHY), *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, env={"SFM_PORT": "1"}).returncode
+    given = {"SFM_PORT": "1", **variables}
+    return subprocess.run(command, check=False, capture_output=True, env=given).returncode
 
 
 def test_healthy_by_its_answer() -> None:
@@ -134,3 +135,12 @@ def test_healthy_by_its_answer() -> None:
     assert healthy("http", port) == 1
     assert healthy("http") == 1, "nobody listens on port 1"
     assert healthy("moves") == 1, "there is no other check"
+
+
+def test_healthy_asks_by_a_name_that_is_served() -> None:
+    with answering(lambda path, host: 200 if host == "memory.example" else 403) as port:
+        assert healthy("http", port, SFM_ALLOWED_HOSTS="memory.example, other.example") == 0
+        assert healthy("http", port, SFM_ALLOWED_HOSTS="other.example,memory.example") == 1
+    for names in ("", ",", "*", "memory.example,localhost"):
+        with answering(lambda path, host: 200 if host == "localhost" else 403) as port:
+            assert healthy("http", port, SFM_ALLOWED_HOSTS=names) == 0

@@ -1,11 +1,13 @@
 """What `sfm doctor` says of what is plugged in."""
 
+import asyncio
 import socket
 from pathlib import Path
 
 import psycopg
 import pytest
 from redis_server import redis_server
+from server_process import served
 
 from sfm_graph.cli.doctor import Result, checks
 from sfm_graph.services.registry import Services
@@ -96,3 +98,54 @@ async def test_a_follower_that_left(services: Services, database: str) -> None:
     found = (await _looked())["follower"]
     assert not found.ok
     assert "sfm followers --forget relay:kafka" in found.found
+
+
+@pytest.mark.usefixtures("database")
+async def test_the_service_that_has_the_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: str) -> None:
+    with served(tmp_path, POSTGRES_URL=database) as server:
+        monkeypatch.setenv("SFM_PORT", str(server.port))
+        found = (await _looked())["port"]
+        assert (found.ok, found.found) == (True, f"127.0.0.1 port {server.port}: sfm_graph serves here")
+
+
+@pytest.mark.usefixtures("database")
+async def test_somebody_else_who_has_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}')
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(other, "127.0.0.1", 0) as taken:
+        monkeypatch.setenv("SFM_PORT", str(taken.sockets[0].getsockname()[1]))
+        found = (await _looked())["port"]
+        assert not found.ok
+        assert "another service?" in found.found
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"SOMA_API_TOKEN": "short"},
+        {"SOMA_API_TOKEN_FILE": "/nowhere/token"},
+        {"SFM_JWT_ISSUER": "i", "SFM_JWT_AUDIENCE": "a", "SFM_JWT_PUBLIC_KEY_FILE": "/nowhere/key.pem"},
+        {"SFM_JWT_ISSUER": "i"},
+    ],
+)
+async def test_a_wrong_credential_is_a_row(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    found = (await _looked())["settings"]
+    assert not found.ok
+    assert list(given)[-1][:7] in found.found
+
+
+@pytest.mark.usefixtures("database")
+async def test_more_connections_than_the_server_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await _looked())["connections"].ok
+    monkeypatch.setenv("UVICORN_WORKERS", "4")
+    monkeypatch.setenv("SFM_POOL_MAX_SIZE", "100")
+    found = (await _looked())["connections"]
+    assert not found.ok
+    assert found.found.startswith("400 at most")

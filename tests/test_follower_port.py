@@ -54,7 +54,7 @@ async def _metrics(client: httpx.AsyncClient) -> dict[str, float]:
 
 
 async def _part(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
-    response = await client.get("/readyz")
+    response = await client.get("/readyz", headers=MINE)
     assert response.status_code == 200
     return response.json()["parts"][name]
 

@@ -189,14 +189,61 @@ async def test_a_budget_is_never_overspent(thrifty: Services) -> None:
         responses = await asyncio.gather(*(graph.http.post("/graphql", json=body) for _ in range(12)))
         answered = [one for one in responses if one.status_code == 200]
         assert len(answered) == 5
+        assert {one.json()["extensions"]["cost"]["budget"]["limit"] for one in responses} == {1_000}
         left = sorted(one.json()["extensions"]["cost"]["budget"]["remaining"] for one in answered)
         assert left == [0, 200, 400, 600, 800]
         refused = next(one for one in responses if one.status_code != 200)
         assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (429, "budget_spent")
         assert "data" not in refused.json()
         assert 600 < int(refused.headers["retry-after"]) <= 720
+        shown = refused.json()["extensions"]["cost"]
+        assert shown["budget"]["remaining"] == 0
+        assert shown == {"requested": 200, "actual": 0, "limit": 1_000, "budget": shown["budget"]}
+        assert 3_000 < shown["budget"]["resetSeconds"] <= 3_600
+        details = refused.json()["errors"][0]["extensions"]["details"]
+        assert details.keys() == {"cost", "limit", "remaining", "reset_seconds", "retry_after"}
         # What costs nothing is answered still.
         assert await graph.data("{ __typename }") == {"__typename": "Query"}
+
+
+async def test_what_no_budget_pays_for_is_refused_in_the_same_words(thrifty: Services) -> None:
+    async with open_graph(thrifty) as graph:
+        await graph.data("{ memories(first: 50) { edges { cursor } } }")
+        dear = "{ rank(first: 100) { edges { score } } }"
+        answer = await graph.send(dear)
+        assert answer["errors"][0]["extensions"] == {
+            "code": "query_too_complex", "details": {"cost": 1_200, "limit": 1_000, "heaviest": "rank"},
+        }  # fmt: skip
+        shown = answer["extensions"]["cost"]
+        assert (shown["requested"], shown["actual"], shown["limit"]) == (1_200, 0, 1_000)
+        assert shown["budget"]["limit"] == 1_000
+        assert 850 <= shown["budget"]["remaining"] < 1_000
+        # What is free says, too, how much is left.
+        free = (await graph.send("{ __typename }"))["extensions"]["cost"]
+        assert free.keys() == shown.keys()
+        assert free["budget"].keys() == shown["budget"].keys()
+
+
+STRICT = {"Accept": "application/graphql-response+json"}
+STATUSES: list[tuple[str, str, int, int]] = [
+    ("{ nothing }", "graphql_invalid", 200, 400),
+    ("{ memories { edges ", "graphql_invalid", 200, 400),
+    ("{ rank(first: 100) { edges { score } } }", "query_too_complex", 200, 400),
+    ("{ memories(first: 0) { edges { cursor } } }", "invalid_input", 200, 200),
+    ("{ memories(first: 100) { edges { cursor } } }", "budget_spent", 429, 429),
+]
+
+
+async def test_the_status_of_a_refusal_follows_the_media_type(thrifty: Services) -> None:
+    async with open_graph(thrifty) as graph:
+        for _ in range(4):
+            await graph.data("{ memories(first: 100) { edges { cursor } } }")
+        for query, code, lenient, strict in STATUSES:
+            for headers, status in (({}, lenient), (STRICT, strict)):
+                answer = await graph.http.post("/graphql", json={"query": query}, headers=headers)
+                assert answer.json()["errors"][0]["extensions"]["code"] == code
+                assert answer.status_code == status, (query, headers)
+                assert ("retry-after" in answer.headers) == (status == 429)
 
 
 async def test_each_event_is_paid_for_when_the_budget_has_it(settings: Settings) -> None:
@@ -226,6 +273,24 @@ async def test_an_answer_has_a_bounded_number_of_values(filled: Graph, monkeypat
     assert await filled.codes(query) == []
     monkeypatch.setattr(answer_size, "MAX_VALUES", values - 1)
     assert set(await filled.codes(query)) == {"query_too_complex"}
+
+
+async def test_an_answer_has_a_bounded_length(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    await remember(graph, "a", "x" * 1_000, payload={"y": "z" * 500})
+    await remember(graph, "b", "v" * 1_000)
+    query = '{ memory(ref: {key: "a"}) { a: content b: content payload } }'
+    length = 2 * 1_000 + len('{"y":""}') + 500
+    monkeypatch.setattr(answer_size, "MAX_CHARS", length)
+    assert await graph.codes(query) == []
+    # Each request begins anew, and the mutation's part of an answer counts as any other.
+    assert await graph.codes(query) == []
+    monkeypatch.setattr(answer_size, "MAX_CHARS", length - 1)
+    answer = await graph.send(query)
+    assert {one["extensions"]["code"] for one in answer["errors"]} == {"query_too_complex"}
+    assert len(json.dumps(answer["data"])) < length
+    assert await graph.codes("{ memories { edges { node { content } } } }") == []
+    monkeypatch.setattr(answer_size, "MAX_CHARS", 1_999)
+    assert await graph.codes("{ memories { edges { node { content } } } }") == ["query_too_complex"]
 
 
 async def test_a_large_answer_lets_others_run(filled: Graph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,20 @@ async def test_pages_that_are_named_are_let_in(services: Services) -> None:
         assert "access-control-allow-origin" not in (await _preflight_of_stranger(client)).headers
 
 
+async def test_pages_that_are_let_in_may_send_and_see_what_is_documented(services: Services) -> None:
+    sent = "x-request-timeout-ms,x-request-id,traceparent,tracestate,idempotency-key,if-match,last-event-id"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": sent}
+    async with _with(services, cors_origins=PAGE) as client:
+        allowed = await client.options("/remember", headers={"Origin": PAGE, **asked})
+        assert allowed.status_code == 200, allowed.text
+        answer = await client.post("/remember", json={"content": "x"}, headers={"Origin": PAGE, "X-Request-ID": "me"})
+        seen = set(answer.headers["Access-Control-Expose-Headers"].lower().split(", "))
+        assert seen >= {"x-request-id", "etag", "retry-after", "x-changes-cursor", "ratelimit-remaining"}
+        assert answer.headers["X-Request-ID"] == "me"
+        other = {**asked, "Access-Control-Request-Headers": "x-unheard-of"}
+        assert (await client.options("/remember", headers={"Origin": PAGE, **other})).status_code == 400
+
+
 async def _preflight_of_stranger(client: httpx.AsyncClient) -> httpx.Response:
     asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     return await client.options("/remember", headers=asked)

@@ -6,10 +6,11 @@ import logging
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from scripted_server import Reply, scripted_server
 from served import until
 from typer.testing import CliRunner
 
-from sfm_graph.adapters.tokens.static import StaticToken
+from sfm_graph.adapters.tokens import static
+from sfm_graph.adapters.tokens.static import StaticToken, open_to_all
 from sfm_graph.cli import app
 from sfm_graph.domain import api_key
 from sfm_graph.domain.access import EVERYTHING, LOCAL, Grant, Principal, Scope, reach
@@ -94,7 +96,7 @@ async def test_a_token_is_its_keys_grant(services: Services) -> None:
     assert (made.key.created_by, made.key.expires_at, made.key.revoked_at) == ("local", until_then, None)
     one = await services.authentication.caller(made.token)
     assert one.principal == Principal(
-        f"key:{made.key.id}", Grant(frozenset({Scope.READ, Scope.WRITE}), reach(["team/*", "docs"])), until_then
+        f"key:{made.key.id}", Grant(frozenset({Scope.READ, Scope.WRITE}), reach(["team/*", "docs"])), until_then, "ci"
     )
     await one.require(READ)
     with pytest.raises(Forbidden):
@@ -112,6 +114,15 @@ async def test_the_secret_is_stored_nowhere(services: Services, database_dsn: st
     assert hash == api_key.secret_hash(secret)
     assert secret not in caplog.text
     assert secret not in repr(made)
+
+
+async def test_who_made_a_key_is_shown_by_name(services: Services) -> None:
+    boss = await create(services, "boss", ["admin", "read"])
+    with acting(await services.authentication.caller(boss.token)):
+        made = await create(services, "ci")
+    shown = f"key:{boss.key.id} (boss)"
+    assert made.key.created_by == shown
+    assert [one.created_by for one in await listed(services)] == ["local", shown]
 
 
 async def test_wrong_tokens_get_nowhere(services: Services) -> None:
@@ -163,7 +174,7 @@ async def test_a_revoked_key_stops_at_once_here(services: Services) -> None:
     with pytest.raises(Unauthenticated):
         await who(services, made.token)
     with pytest.raises(Unauthenticated):
-        await one.renewed()
+        await one.renew()
     # Again it changes nothing; its name is free.
     assert await services.keys.revoke(str(made.key.id)) == revoked
     assert (await create(services)).key.id != made.key.id
@@ -458,10 +469,21 @@ async def test_the_service_is_open_to_this_machine_until_there_is_a_key(services
     with pytest.raises(Unauthenticated):
         await services.authentication.caller(None)
     with pytest.raises(Unauthenticated):
-        await one.renewed()
+        await one.renew()
     assert await who(services, made.token)
     await services.keys.revoke("ci")
     assert await who(services, None) == LOCAL
+
+
+async def test_that_nobody_needs_a_token_any_more_is_said(services: Services, caplog: Any) -> None:
+    revoke = "mutation ($key: String!) { revokeApiKey(input: {key: $key}) { tokenNeeded } }"
+    for name in ("first", "last"):
+        await create(services, name)
+    async with open_graph(services) as graph:
+        assert (await graph.data(revoke, key="first"))["revokeApiKey"] == {"tokenNeeded": True}
+        assert "no API key is left" not in caplog.text
+        assert (await graph.data(revoke, key="last"))["revokeApiKey"] == {"tokenNeeded": False}
+    assert "no API key is left" in caplog.text
 
 
 async def test_a_wrong_token_is_never_nobody(services: Services) -> None:
@@ -546,8 +568,16 @@ async def test_the_static_token_is_everything(settings: Settings) -> None:
                 await services.authentication.caller(token)
 
 
-async def test_a_file_holds_the_token(settings: Settings, tmp_path: Path, caplog: Any) -> None:
-    path = tmp_path / "token"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may pass, as those above it; pytest's own are closed."""
+    with TemporaryDirectory(prefix="sfm-token-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+async def test_a_file_holds_the_token(settings: Settings, open_folder: Path, caplog: Any) -> None:
+    path = open_folder / "token"
     path.write_text("0123456789abcdef\n")
     path.chmod(0o600)
     async with opened(settings, api_token_file=path) as services:
@@ -560,6 +590,28 @@ async def test_a_file_holds_the_token(settings: Settings, tmp_path: Path, caplog
     assert StaticToken.open(settings.model_copy(update={"api_token_file": path})) is not None
     assert "chmod 600" in caplog.text
     assert "another-token" not in caplog.text
+
+
+def test_a_closed_folder_closes_the_file(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_folder / "secrets"
+    folder.mkdir()
+    folder.chmod(0o755)
+    path = folder / "token"
+    path.write_text("0123456789abcdef")
+    path.chmod(0o644)
+    link = open_folder / "link"
+    link.symlink_to(path)
+    assert open_to_all(path)
+    assert open_to_all(link)
+    folder.chmod(0o700)
+    assert not open_to_all(path)
+    assert not open_to_all(link)
+    folder.chmod(0o755)
+    path.chmod(0o640)
+    assert not open_to_all(path)
+    path.chmod(0o644)
+    monkeypatch.setattr(static, "MOUNTED", (folder,))
+    assert not open_to_all(path)
 
 
 @pytest.mark.parametrize(
@@ -672,6 +724,11 @@ def test_keys_by_commands() -> None:
     assert sfm("keys", "revoke", "ci")["revoked_at"]
     assert sfm("keys", "revoke", "nobody", exit_code=1)["code"] == "not_found"
     assert isinstance(sfm("audit", "--first", "2")["records"], list)
+    some = sfm("audit", "--principal", "ci", "-n", "team/a", "--denied", "--since", "7d")
+    assert some == {"records": [], "next": None}
+    assert sfm("audit", "--since", "soon", exit_code=1)["code"] == "invalid_input"
+    result = CliRunner().invoke(app, ["keys", "revoke", "second"])
+    assert (result.exit_code, "nobody on this machine needs a token now" in result.stderr) == (0, True)
 
 
 @pytest.mark.usefixtures("commands")

@@ -3,13 +3,18 @@
 from typing import Any
 
 import pytest
+from graphql import parse
 
+from sfm_graph.api.gql.cost.plan import Measurement, plan_of
+from sfm_graph.api.gql.cost.rules import WRITE
+from sfm_graph.api.gql.schema import build_schema
+from sfm_graph.domain import validate
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.inputs import link_patch
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import WriteOperation
 from sfm_graph.domain.walk import WalkFilter
-from sfm_graph.errors import InvalidInput, InvalidWeight, LinkNotFound, MemoryNotFound, VersionConflict
+from sfm_graph.errors import InvalidInput, InvalidWeight, LinkNotFound, MemoryNotFound, TooLarge, VersionConflict
 from sfm_graph.services.links import LinkRequest
 from sfm_graph.services.registry import Services
 
@@ -89,6 +94,33 @@ async def test_unlinking_by_ends(pair: Services) -> None:
     assert await _types(pair) == []
     with pytest.raises(MemoryNotFound):
         await pair.links.unlink_between(NS, a, MemoryRef(key="nobody"), None)
+
+
+async def test_more_links_than_one_transaction_takes_are_not_removed_by_their_ends(pair: Services) -> None:
+    most = validate.MAX_BULK_ITEMS
+    await pair.links.link_many(NS, [LinkRequest(A, B, {"type": f"t{place}"}) for place in range(most)])
+    await pair.links.link(NS, A, B, {"type": "last"})
+    a, b = MemoryRef(key="a"), MemoryRef(key="b")
+    with pytest.raises(TooLarge, match="name their type"):
+        await pair.links.unlink_between(NS, a, b, None)
+    assert len(await pair.links.unlink_between(NS, a, b, "last")) == 1
+    assert len(await pair.links.unlink_between(NS, a, b, None)) == most
+    assert await _types(pair) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "cost"),
+    [
+        ('id: "x"', WRITE),
+        ('source: {key: "a"}, target: {key: "b"}', WRITE + validate.MAX_BULK_ITEMS),
+        ('id: null, source: {key: "a"}', WRITE + validate.MAX_BULK_ITEMS),
+    ],
+)
+def test_unlinking_by_ends_costs_as_many_links_as_it_may_remove(fields: str, cost: int) -> None:
+    document = parse(f"mutation {{ unlink(input: {{{fields}}}) {{ count ids }} }}")
+    plan = plan_of(build_schema()._schema, document, None)
+    assert plan is not None
+    assert Measurement(plan, {}).total == cost
 
 
 async def test_bulk_links_act_as_if_one_by_one_and_report_failures(pair: Services) -> None:

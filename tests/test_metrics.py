@@ -5,22 +5,29 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 from served import DEADLINE_SECONDS, serving, until
 
+from sfm_graph.api.gauges import MAX_SERIES
 from sfm_graph.api.metrics import Metrics
 from sfm_graph.app import app_for
+from sfm_graph.domain.position import Position
 from sfm_graph.domain.snapshot import Snapshot
-from sfm_graph.errors import DatabaseUnavailable
+from sfm_graph.errors import DatabaseUnavailable, Overloaded
 from sfm_graph.hot.cache import HotBudget, HotCache
+from sfm_graph.services.health import ChangeLogFacts
 from sfm_graph.services.registry import Services
+from sfm_graph.store.followers import Key, StoredPosition
 from sfm_graph.telemetry.counters import CODES, REFUSALS
 from sfm_graph.telemetry.stages import STAGES, stage
+from sfm_graph.telemetry.worker_files import fold
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "observability.md"
 
@@ -73,6 +80,23 @@ async def test_labels_come_from_fixed_sets(client: httpx.AsyncClient) -> None:
     assert set(re.findall(r'code="([^"]+)"', page)) == set(CODES)
 
 
+async def test_what_is_refused_before_routing_counts_for_its_route(client: httpx.AsyncClient) -> None:
+    name = "sfm_http_request_duration_seconds_count"
+    asked = {
+        ("GET", "/memories/1,2", "/memories/{coordinate:path}"): {"X-Request-Timeout-Ms": "soon"},
+        ("GET", "/graphql", "/graphql"): {"X-Request-Timeout-Ms": "soon"},
+        ("POST", "/recall", "/recall"): {"Host": "evil.example"},
+        ("PATCH", "/recall", "/recall"): {"Host": "evil.example"},
+        ("GET", "/nowhere", "unmatched"): {"X-Request-Timeout-Ms": "soon"},
+    }
+    series = {f'{name}{{method="{method}",route="{route}",status="4xx"}}' for method, _, route in asked}
+    before = await page_of(client)
+    for (method, path, _), headers in asked.items():
+        assert (await client.request(method, path, headers=headers)).status_code in (400, 403)
+    after = await page_of(client)
+    assert {one: value(after, one) - value(before, one) for one in series} == dict.fromkeys(series, 1)
+
+
 async def test_refusals_are_counted_by_code_on_every_face(client: httpx.AsyncClient) -> None:
     before = await page_of(client)
     await client.get("/memories/9,9")
@@ -118,15 +142,49 @@ async def test_a_database_that_is_away_is_said_and_the_page_still_comes(
     async def away() -> None:
         raise DatabaseUnavailable("it is away")
 
-    monkeypatch.setattr(services.health, "change_log", away)
-    assert value(await page_of(client), "sfm_database_up") == 0
+    for name in ("ping", "change_log"):
+        with monkeypatch.context() as patched:
+            patched.setattr(services.health, name, away)
+            assert value(await page_of(client), "sfm_database_up") == 0
+        assert value(await page_of(client), "sfm_database_up") == 1
+
+
+async def test_a_database_whose_connections_are_all_in_use_is_up(
+    client: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy() -> None:
+        raise Overloaded("no connection became free")
 
     async def silent() -> None:
         await asyncio.sleep(3_600)
 
-    monkeypatch.setattr(services.health, "change_log", silent)
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        assert value(await page_of(client), "sfm_database_up") == 0
+    for doing in (busy, silent):
+        monkeypatch.setattr(services.health, "change_log", doing)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert value(await page_of(client), "sfm_database_up") == 1
+
+
+def following(*names: str) -> Callable[[], Awaitable[ChangeLogFacts]]:
+    """A change log that these read."""
+    now = datetime.now(UTC)
+
+    async def change_log() -> ChangeLogFacts:
+        stored = [StoredPosition(Key(name, 1, 0), Position(Snapshot("1:1:")), UUID(int=1), now) for name in names]
+        return ChangeLogFacts(2, now, stored)
+
+    return change_log
+
+
+async def test_a_follower_that_is_gone_is_gone_from_the_page(
+    client: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for turn in range(3):
+        names = [f"f{turn}-{number}" for number in range(MAX_SERIES)]
+        monkeypatch.setattr(services.health, "change_log", following(*names))
+        page = await page_of(client)
+        assert set(re.findall(r'sfm_follower_idle_seconds\{follower="([^"]+)"', page)) == set(names)
+    monkeypatch.setattr(services.health, "change_log", following(*(f"g{number}" for number in range(1_000))))
+    assert (await page_of(client)).count("sfm_follower_idle_seconds{") == MAX_SERIES
 
 
 async def test_a_problem_is_1_as_long_as_it_lasts(client: httpx.AsyncClient, services: Services) -> None:
@@ -218,6 +276,8 @@ def test_one_page_has_the_numbers_of_all_workers(tmp_path: Path) -> None:
         # What it counted stays; what it had under way is over.
         workers[2].kill()
         workers[2].wait()
+        assert fold(tmp_path, workers[2].pid)
+        assert not list(tmp_path.glob(f"*_{workers[2].pid}.db"))
         asked = workers[0]
         assert asked.stdout is not None
         page = asked.communicate("\n\n", timeout=DEADLINE_SECONDS)[0]

@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 from schemathesis import GenerationMode
 
+from sfm_graph.api.authentication import OPEN_PATHS
 from sfm_graph.app import create_app
 from sfm_graph.settings import load_settings
 
@@ -39,6 +40,18 @@ CASES = [
     for method, operation in item.items()
     for mode in ((VALID, INVALID) if operation["parameters"] or "requestBody" in operation else (VALID,))
 ]
+
+
+def test_the_document_says_what_needs_a_token() -> None:
+    (scheme,) = DOCUMENT["components"]["securitySchemes"].items()
+    assert scheme[0] == "bearer"
+    assert (scheme[1]["type"], scheme[1]["scheme"]) == ("http", "bearer")
+    assert DOCUMENT["security"] == [{"bearer": []}]
+    operations = [(path, one) for path, item in DOCUMENT["paths"].items() for one in item.values()]
+    assert {path for path, one in operations if one.get("security") == []} == OPEN_PATHS & DOCUMENT["paths"].keys()
+    for path, one in operations:
+        refusals = {"401", "403", "429"} & one["responses"].keys()
+        assert refusals == (set() if path in OPEN_PATHS else {"401", "403", "429"}), path
 
 
 @schemathesis.serializer("application/x-ndjson")

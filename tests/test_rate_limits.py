@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis_server import RedisServer, free_port, redis_server
-from served import DEADLINE_SECONDS, remember, serving, until
+from served import DEADLINE_SECONDS, WATCH, remember, serving, until
 from starlette.routing import Route
 
 from sfm_graph import backends
@@ -449,7 +449,12 @@ async def test_cost_is_taken_from_the_callers_budget() -> None:
         assert taken.remaining == 30
         with pytest.raises(BudgetSpent) as refused:
             await limits.spend(40)
-        assert refused.value.details == {"retry_after": 5, "cost": 40, "limit": 100}
+        assert refused.value.details == {
+            "retry_after": 5, "cost": 40, "limit": 100, "remaining": 30, "reset_seconds": pytest.approx(35),
+        }  # fmt: skip
+        left = await limits.left()
+        assert left is not None
+        assert (left.remaining, left.allowed) == (30, True)
         clock.now += refused.value.details["retry_after"]
         assert (await limits.spend(40)) is not None
         with pytest.raises(QueryTooComplex, match="beyond the budget"):
@@ -534,7 +539,7 @@ def request_of(method: str, path: str, accept: str = "*/*", query: str = "") -> 
         (request_of("GET", "/changes"), "read"),
         (request_of("GET", "/changes", "text/event-stream"), "stream"),
         (request_of("POST", "/graphql"), "graphql"),
-        (request_of("POST", "/graphql", "text/event-stream"), "stream"),
+        (request_of("POST", "/graphql", "text/event-stream"), "graphql"),
         (request_of("POST", "/graphql", "text/event-stream, application/json"), "graphql"),
         (request_of("GET", "/graphql", "text/html"), FREE),
         (request_of("GET", "/graphql", "text/html", "query={a}"), "graphql"),
@@ -598,10 +603,27 @@ async def test_graphql_is_refused_in_its_own_form(services: Services) -> None:
         (error,) = refused.json()["errors"]
         assert error["extensions"]["code"] == "rate_limited"
         assert int(refused.headers["Retry-After"]) >= 1
-        # A stream has a limit of its own, and is counted when it begins.
-        for status in (200, 429):
-            head = {"Accept": "text/event-stream"}
-            assert (await client.post("/graphql", **request, headers=head)).status_code == status
+        # Asked in the form of a stream it is no other request.
+        head = {"Accept": "text/event-stream"}
+        assert (await client.post("/graphql", **request, headers=head)).status_code == 429
+
+
+async def test_subscriptions_are_counted_as_streams_as_well(services: Services) -> None:
+    await remember(services, "a")
+    asked = limited(services, InProcessRateLimiter(), rate_limit_classes="stream=1", rate_limit_window_seconds=LONG)
+    async with serving(asked) as served, httpx.AsyncClient(base_url=served.url, timeout=DEADLINE_SECONDS) as client:
+        head = {"Accept": "text/event-stream"}
+        async with served.events("/graphql", method="POST", json={"query": WATCH}) as events:
+            assert events.response.status_code == 200
+            refused = await client.post("/graphql", json={"query": WATCH}, headers=head)
+            assert refused.status_code == 429
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert (await client.post("/graphql", json={"query": "{ __typename }"}, headers=head)).status_code == 200
+        async with served.socket() as socket:
+            await socket.subscribe(WATCH)
+            assert (await socket.hear())["payload"][0]["extensions"]["code"] == "rate_limited"
+            await socket.subscribe("{ __typename }")
+            assert (await socket.hear())["type"] == "next"
 
 
 async def test_what_is_free_stays_free(services: Services) -> None:

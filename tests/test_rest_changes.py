@@ -157,6 +157,8 @@ class Scripted:
     async def cursor(self, *_: Any) -> str:
         return "a-start"
 
+    now = cursor
+
     async def follow(self, *_: Any, **__: Any) -> AsyncGenerator[ChangePage]:
         for one in self._pages:
             yield one

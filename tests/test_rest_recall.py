@@ -92,3 +92,9 @@ async def test_vectors_may_be_given(client: httpx.AsyncClient) -> None:
 async def test_an_unknown_namespace_holds_nothing(client: httpx.AsyncClient) -> None:
     assert await _keys(client, query="x", namespace="nowhere") == []
     assert (await client.get("/namespaces")).json()["namespaces"] == []
+
+
+async def test_a_batch_asks_for_so_many_memories_in_all(client: httpx.AsyncClient) -> None:
+    body = {"queries": ["plan"] * 11, "top_k": 1_000}
+    answer = await client.post("/recall_batch", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")

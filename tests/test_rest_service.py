@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -210,3 +211,11 @@ async def test_every_route_is_documented(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     missing = [path for path in [*paths, "/graphql", "/metrics", "/docs"] if f"{path}`" not in text]
     assert missing == []
+
+
+async def test_a_busy_pool_is_no_database_that_is_down(services: Services, client: httpx.AsyncClient) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(services.settings.pool_max_size):
+            await stack.enter_async_context(services.views.open())
+        answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["parts"]["database"]["status"]) == (200, "up")

@@ -16,7 +16,7 @@ from sfm_graph.errors import DatabaseUnavailable
 from sfm_graph.runtime import open_runtime
 from sfm_graph.settings import load_settings
 from sfm_graph.store.embedded import EmbeddedServer, embedded_postgres
-from sfm_graph.store.migrations import MIGRATION_LOCK, ensure_database, migrate, migrations
+from sfm_graph.store.migrations import MIGRATION_LOCK, Migration, ensure_database, migrate, migrations
 from sfm_graph.store.roles import OWNER_ROLE, SERVICE_ROLE, wanted_rights
 
 QUICK = {"fsync": "off", "autovacuum": "off", "shared_buffers": "16MB"}
@@ -200,6 +200,30 @@ async def test_a_database_whose_service_owned_the_tables_moves_over(empty: str) 
     assert _rights(empty) == len(wanted_rights())
     await _serves(empty)
     assert _run(empty, "select name from namespaces order by id limit 1") == [("kept",)]
+
+
+async def test_a_migration_does_not_stand_between_readers_and_a_backup(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(empty)
+    monkeypatch.setattr("sfm_graph.store.migrations.LOCK_WAIT_MS", 50)
+    monkeypatch.setattr("sfm_graph.store.migrations.LOCK_PAUSE_SECONDS", 0.2)
+    later = Migration(9_999, "later", "alter table changes add column later text")
+    known = migrations()
+    monkeypatch.setattr("sfm_graph.store.migrations.migrations", lambda: [*known, later])
+    async with await psycopg.AsyncConnection.connect(empty) as backup:
+        await backup.execute("lock table changes in access share mode")
+        migrating = asyncio.create_task(migrate(empty))
+        async with await psycopg.AsyncConnection.connect(empty, autocommit=True) as reader:
+            for _ in range(20):
+                # Behind a migration that waits, this would wait too.
+                await reader.execute("set statement_timeout = '5s'")
+                await reader.execute("select count(*) from changes")
+                await asyncio.sleep(0.05)
+        assert not migrating.done()
+        await backup.rollback()
+        await migrating
+    assert ("later",) in _run(empty, "select name from schema_migrations where number = 9999")
 
 
 async def test_processes_that_start_together(empty: str) -> None:

@@ -55,8 +55,8 @@ ACROSS_NAMESPACES = {
     "changes_between_everywhere",
 }
 
-# Run over the connection that owns the tables: where the log is adopted or its partitions are made.
-OWNERS_STATEMENTS = {"change_log_adopt", "change_log_unread", "change_log_settle", "followers_adopt"}
+# Run over the connection that owns the tables: where a log is adopted or pruned, or its partitions are made.
+OWNERS_STATEMENTS = {"change_log_adopt", "change_log_unread", "change_log_settle", "followers_adopt", "audit_prune"}
 
 
 @pytest.mark.parametrize("name", sorted(all_statements().keys() - ACROSS_NAMESPACES))

@@ -2,13 +2,20 @@
 
 import asyncio
 import itertools
+import os
 import signal
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 from server_process import Client, Dropped, Server, served, status, wait_for
+from starlette.types import Receive, Scope, Send
+
+from sfm_graph.cli import serving
+from sfm_graph.settings import Settings
 
 CLIENTS = 8
 SLOW_ITEMS = 150
@@ -126,3 +133,27 @@ def test_what_does_not_end_in_time_is_told_so(database_dsn: str, tmp_path: Path)
         assert status_code == 503
         assert b'"unavailable"' in answer
         assert server.process.wait(60) == 0
+
+
+async def test_a_stop_just_before_the_server_listens_for_it_is_heeded(settings: Settings) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while scope["type"] == "lifespan":
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    before = {stop: signal.getsignal(stop) for stop in serving.STOPS}
+    said: list[str] = []
+    try:
+        serving.leave_stops_to_uvicorn()
+        os.kill(os.getpid(), signal.SIGTERM)
+        app.state = SimpleNamespace()  # type: ignore[attr-defined]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            async with asyncio.timeout(30):
+                await serving.answer(settings, app, listener, lambda: said.append("ready"))
+    finally:
+        serving._stop_asked.clear()
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+    assert said == []

@@ -225,6 +225,8 @@ class Failing:
     async def cursor(self, *_: Any) -> str:
         return "a-start"
 
+    now = cursor
+
     async def follow(self, *_: Any, **__: Any) -> AsyncGenerator[ChangePage]:
         yield ChangePage((), "a-place", more=False)
         raise DatabaseUnavailable("the database is away")

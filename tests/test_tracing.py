@@ -345,15 +345,39 @@ async def test_operations_over_a_websocket_have_traces_of_their_own(
     assert [one.parent for one in asked] == [None, None]
 
 
-async def test_a_ratio_of_0_traces_who_asks_for_it_alone(settings: Settings) -> None:
+async def test_the_ratio_bounds_callers_too_and_their_trace_goes_on_in_logs(
+    services: Services, settings: Settings
+) -> None:
     exporter = InMemorySpanExporter()
     few = settings.model_copy(update={"trace_sample_ratio": 0.0})
-    async with tracing_to_collector(few, "test", exporter=exporter):
-        with tracing.span("not sampled"), stage("recall.dense"):
+    # Chosen by the caller, so that it would be recorded at any ratio by its id.
+    lowest = f"00-{'1' * 16}{'0' * 16}-b7ad6b7169203331-01"
+    async with tracing_to_collector(few, "test", exporter=exporter), speaking_to(services) as client:
+        for parent in (PARENT, lowest):
+            assert (await client.get("/ping", headers={"traceparent": parent})).status_code == 200
+        with tracing.span("POST", "server", parent=PARENT), stage("recall.dense"):
             assert tracing.traceparent() is None
-        with tracing.span("sampled", parent=PARENT):
+            found = tracing.ids()
+            assert found is not None
+            assert found[0] == TRACE
+        with tracing.span("begins here"):
+            assert tracing.traceparent() is None
+        # The request that wrote it was recorded.
+        with handling("c", "memory.events", [PARENT]), tracing.span("below"):
             assert tracing.traceparent() is not None
-    assert [one.name for one in exporter.get_finished_spans()] == ["sampled"]
+    assert [one.name for one in exporter.get_finished_spans()] == ["below", "process memory.events"]
+
+
+async def test_of_sampled_callers_the_ratio_is_recorded(settings: Settings) -> None:
+    exporter = InMemorySpanExporter()
+    half = settings.model_copy(update={"trace_sample_ratio": 0.5})
+    async with tracing_to_collector(half, "test", exporter=exporter):
+        for _ in range(400):
+            # One trace, many requests.
+            with tracing.span("POST", "server", parent=PARENT):
+                pass
+    # 8 standard deviations.
+    assert 120 < len(exporter.get_finished_spans()) < 280
 
 
 def test_nothing_of_the_sdk_is_imported_while_tracing_is_off() -> None:

@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient, models
+from served import until
 
 from sfm_graph import backends
 from sfm_graph.adapters.qdrant import index as adapter
@@ -791,8 +792,11 @@ async def test_recall_with_the_indexer_in_the_service(
             # A write does not need it.
             later = await client.post("/store_bulk", json={"items": [{"content": "later"}]})
             assert later.status_code == 200, later.text
-            health = (await client.get("/health")).json()
-            assert health["parts"]["qdrant"]["status"] == "down"
+
+            async def is_down() -> bool:
+                return (await client.get("/health")).json()["parts"]["qdrant"]["status"] == "down"
+
+            await until(is_down)
 
 
 async def _until_indexed(client: httpx.AsyncClient) -> dict[str, Any]:

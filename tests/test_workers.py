@@ -43,6 +43,9 @@ def test_workers_share_one_database_and_are_measured_as_one(folder: Path) -> Non
     with served(folder, SFM_DATA_DIR=str(folder / "data"), UVICORN_WORKERS="2") as server:
         wait_for(lambda: "sfm_graph serves" in server.log, lambda: server.log)
         assert len(_pids(server)) == 2
+        assert {int(pid) for pid in re.findall(r"worker (\d+) answers", server.log)} == _pids(server)
+        assert "Access    open to all programs" in server.log
+        assert f"new database in {folder / 'data'}" in server.log
         metrics = Path(server.workers()[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
         assert metrics.is_dir()
 

@@ -3,9 +3,12 @@
 from typing import Any, cast
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import PydanticBaseSettingsSource as Source
 
 from sfm_graph.errors import SettingsError
+
+_PREFIX = "SFM_CONSUMER_"
 
 
 def _name(name: str) -> AliasChoices:
@@ -18,6 +21,20 @@ class ConsumerSettings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_file=".env", populate_by_name=True, env_ignore_empty=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Source, env_settings: Source, dotenv_settings: Source,
+        file_secret_settings: Source,
+    ) -> tuple[Source, ...]:  # fmt: skip
+        """Where values come from, the first one wins."""
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                # Fields go by their names in Python alone: HOST and PORT are variables of somebody else.
+                source.env_vars = {
+                    name: value for name, value in source.env_vars.items() if name.upper().startswith(_PREFIX)
+                }
+        return init_settings, env_settings, dotenv_settings
 
     host: str = Field("127.0.0.1", validation_alias=_name("SFM_CONSUMER_HOST"))
     # Several consumers on one machine are the usual case: by default each takes a free port and says which.

@@ -1,5 +1,6 @@
 """Who sends a request: the caller that every service call under it is checked for."""
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sfm_graph.api.headers import only
 from sfm_graph.api.refusals import refuse
-from sfm_graph.domain.access import ANONYMOUS
+from sfm_graph.domain.access import ANONYMOUS, LOCAL
 from sfm_graph.errors import InvalidInput, SfmError, Unauthenticated
 from sfm_graph.services.access.guard import Caller, acting
 from sfm_graph.services.access.policy import ScopesByNamespace
@@ -17,8 +18,12 @@ from sfm_graph.telemetry.counters import AUTHENTICATIONS
 
 # What tells nothing of any namespace: that the service lives, and the pages with their files.
 OPEN_PATHS = frozenset({"/ping", "/healthz", "/readyz", "/health", "/", "/docs", "/openapi.json"})
+# Of these, what tells more to who may see it.
+REPORT_PATHS = frozenset({"/readyz", "/health"})
 OPEN_PREFIX = "/static/"
 _SCHEME = "bearer "
+# Of a request's scope: who was found to send it, to be shown.
+PRINCIPAL = "sfm_graph.principal"
 _LOCAL_SCOPE = "sfm_graph.local"
 _NOBODY = Caller(ANONYMOUS, ScopesByNamespace())
 
@@ -51,9 +56,21 @@ class Authenticate:
         if self._as_local:
             scope[_LOCAL_SCOPE] = True
             return _services(scope).authentication.local
-        if scope["type"] == "websocket" or is_open(scope):
+        if scope["type"] == "websocket":
             return _NOBODY
+        if is_open(scope):
+            return await _caller_if_known(scope)
         return await caller_of(_services(scope), scope, bearer_token(only(scope, "authorization")))
+
+
+async def _caller_if_known(scope: Scope) -> Caller:
+    """The caller of a request that needs none: who has no token, or a wrong one, is nobody."""
+    if scope["path"] not in REPORT_PATHS or not only(scope, "authorization"):
+        return _NOBODY
+    try:
+        return await caller_of(_services(scope), scope, bearer_token(only(scope, "authorization")))
+    except SfmError:
+        return _NOBODY
 
 
 async def socket_caller(services: Services, scope: Scope, payload: Mapping[str, Any]) -> Caller:
@@ -71,14 +88,31 @@ async def socket_caller(services: Services, scope: Scope, payload: Mapping[str, 
 async def caller_of(services: Services, scope: Scope, token: str | None) -> Caller:
     """The caller who holds a token. Raises Unauthenticated, RateLimited for who guesses too often, Unavailable."""
     try:
-        found = await services.authentication.caller(token)
+        found = await services.authentication.caller(token, client_of(scope))
+        if found.principal is LOCAL and not _came_by_loopback(scope):
+            # Whatever the settings say that is listened on: the app may be served by another server.
+            raise Unauthenticated("without a token the service is open on loopback only")
     except Unauthenticated:
         AUTHENTICATIONS.add("refused" if token is not None else "anonymous")
         if token is not None:
-            await services.limits.admit_guess((scope.get("client") or ("unknown",))[0])
+            await services.limits.admit_guess(client_of(scope))
         raise
     AUTHENTICATIONS.add(found.principal.name.partition(":")[0])
+    scope[PRINCIPAL] = found.principal.shown
     return found
+
+
+def _came_by_loopback(scope: Scope) -> bool:
+    host = (scope.get("server") or ("",))[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a socket in the file system, or no socket at all
+        return True
+
+
+def client_of(scope: Scope) -> str:
+    """The address that a request comes from."""
+    return str((scope.get("client") or ("unknown",))[0])
 
 
 def _services(scope: Scope) -> Services:

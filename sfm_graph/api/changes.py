@@ -47,7 +47,7 @@ async def followed(services: Services, namespace: str, after: str | None, wanted
     if after is None or after == FROM_NOW:
         # Whoever is cut off before the first change comes back to this moment, not to another now.
         async with services.views.open() as view:
-            after = await services.changes.cursor(view, namespace)
+            after = await services.changes.now(view, namespace)
     pages = services.changes.follow(namespace, after, wanted)
     first = await anext(pages, None)
     if first is None:

@@ -2,14 +2,19 @@
 
 import asyncio
 import select
-from typing import Any
+from typing import Any, Final
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 # How long a client may take for the head of a request.
 HEAD_SECONDS = 30.0
 # How long a connection stays when the server stops, for the request that its client may be about to send.
 LINGER_SECONDS = 0.5
+# Of a scope: what its connection is broken off by. Addresses do not tell connections apart behind a proxy.
+_TRANSPORT: Final = "sfm_graph.transport"
 
 
 class Connection(HttpToolsProtocol):
@@ -37,6 +42,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        self.scope[_TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
         self._is_in_head = True
         self._await_head()
 
@@ -85,6 +91,24 @@ class Connection(HttpToolsProtocol):
     def _end_slow_head(self) -> None:
         if not self.is_busy:
             self.transport.close()
+
+
+class SocketConnection(WebSocketsSansIOProtocol):
+    """uvicorn's protocol of WebSockets, whose scope knows its connection."""
+
+    def handle_connect(self, event: Request) -> None:
+        """A handshake."""
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            # Before the app sees it: that is a task that has just been made.
+            self.scope[_TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
+
+
+def abort(scope: Scope) -> None:
+    """Break off the connection that a scope came by, with all that is buffered for its client."""
+    transport: asyncio.Transport | None = scope.get(_TRANSPORT)
+    if transport is not None:
+        transport.abort()
 
 
 def _has_unread(transport: Any) -> bool:

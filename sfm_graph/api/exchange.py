@@ -5,6 +5,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sfm_graph.api.gates import BECOMES_STREAM, Gate
+from sfm_graph.api.pace import Sending
 from sfm_graph.api.refusals import refuse
 from sfm_graph.api.streams import AGAIN_SECONDS
 from sfm_graph.domain.deadline import Deadline, out_of_time
@@ -14,41 +16,34 @@ from sfm_graph.errors import Overloaded, SfmError, Unavailable
 GRACE_SECONDS = 0.25
 
 
-class Gate:
-    """Lets at most `limit` of something in at once."""
-
-    def __init__(self, limit: int, what: str) -> None:
-        self._limit = limit
-        self._what = what
-        self.inside = 0
-
-    def enter(self) -> None:
-        """Raises Overloaded when it is full."""
-        if self.inside >= self._limit:
-            raise Overloaded(f"{self._limit} {self._what} are under way, and more would only be late; try again")
-        self.inside += 1
-
-    def leave(self) -> None:
-        """Make room for the next one."""
-        self.inside -= 1
-
-
 class Exchange:
     """Passes a request to an app within a deadline. Whichever comes first is sent, the app's answer or a refusal.
 
-    An answer that is a stream of events moves on to the gate of streams, without a deadline.
+    An answer that says that it is a stream moves on to the gate of streams, without a deadline. One that has a
+    deadline, and that its client does not take promptly, moves on to the gate of the untaken, and is cut off when its
+    client does not keep pace.
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, deadline: Deadline, gate: Gate, streams: Gate
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        deadline: Deadline,
+        gate: Gate,
+        *,
+        streams: Gate,
+        untaken: Gate,
+        patience_seconds: float,
     ) -> None:
         """`gate`: what the request has entered; who made the exchange leaves the one that it is in at its end."""
         self._scope = scope
         self._receive = receive
-        self._send = send
+        self._send = Sending(scope, send, patience_seconds, self._enter_untaken)
         self._deadline = deadline
         self.gate = gate
         self._streams = streams
+        self._untaken = untaken
         self._answered = False
         self._refusing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[object] | None = None
@@ -60,6 +55,7 @@ class Exchange:
         self._running = asyncio.current_task()
         if self._deadline.moment is not None:
             self._wait(self._deadline.moment - time.monotonic() + GRACE_SECONDS)
+        self._scope[BECOMES_STREAM] = self._enter_streams
         try:
             await app(self._scope, self._receive, self._filtered)
         except asyncio.CancelledError:
@@ -95,25 +91,32 @@ class Exchange:
         if self._refusing is not None:
             return
         if message["type"] == "http.response.start":
-            if _is_stream(message):
-                self._enter_streams()
-            elif self._timer is not None:
+            if self._timer is not None:
                 self._timer.cancel()
-            self._answered = self._refusing is None
+            self._answered = True
         if self._answered:
             await self._send(message)
 
     def _enter_streams(self) -> None:
-        try:
-            self._streams.enter()
-        except Overloaded as error:
-            self._refuse(error)
-            return
+        """Raises Overloaded."""
+        self._streams.enter()
         self.gate.leave()
         self.gate = self._streams
+        self._send.is_timed = False
         self._deadline.lift()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _enter_untaken(self) -> bool:
+        if self._deadline.moment is None or self.gate is self._untaken:
+            return True
+        try:
+            self._untaken.enter()
+        except Overloaded:
+            return False
+        self.gate.leave()
+        self.gate = self._untaken
+        return True
 
     async def _cancelled(self) -> None:
         """The server gives up waiting: that is an answer as well, where there is none yet."""
@@ -131,10 +134,3 @@ class Exchange:
 def is_stopping(scope: Scope) -> bool:
     """Whether the server that a request came by is on its way out."""
     return bool(getattr(scope["app"].state, "stopping", False))
-
-
-def _is_stream(message: Message) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-        for name, value in message.get("headers", ())
-    )

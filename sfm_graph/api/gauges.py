@@ -9,8 +9,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from sfm_graph.errors import SfmError
+from sfm_graph.errors import DatabaseUnavailable, SfmError
 from sfm_graph.services.registry import Services
+from sfm_graph.telemetry.registry import is_shared
 
 # Of psycopg_pool's names.
 _POOL: Final = (
@@ -25,7 +26,8 @@ _OF_CACHE: Final = {
 }
 # A scrape does not wait longer for a database that is away.
 _LOOK_SECONDS: Final = 2.0
-_MAX_FOLLOWERS: Final = 256
+# Of one gauge, those that are gone among them where several workers show theirs.
+MAX_SERIES: Final = 256
 _PAGES: Final = Path("/proc/self/statm")
 
 
@@ -34,7 +36,7 @@ class Gauges:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        # The labels that each gauge has shown: where one is gone, its value is 0, in all workers' files too.
+        # The labels that each gauge shows.
         self._shown: dict[Gauge, set[tuple[str, ...]]] = {}
         self._pool = {name: self._sum(f"sfm_database_{name}", "Of the pool of connections") for name in _POOL}
         self._up = self._gauge("sfm_database_up", "1 while the database answers", mode="livemin")
@@ -107,21 +109,22 @@ class Gauges:
 
     async def _ask(self, services: Services) -> None:
         try:
+            # Its own connection where the pool has none left: being busy is not being away.
+            await services.health.ping()
+            self._up.set(1)
             async with asyncio.timeout(_LOOK_SECONDS):
                 log = await services.health.change_log()
-        except (SfmError, TimeoutError):
+        except DatabaseUnavailable:
             self._up.set(0)
             return
-        self._up.set(1)
+        except (SfmError, TimeoutError):
+            return
         self._partitions.set(log.partitions)
         self._pruned.set(log.pruned_at.timestamp())
         now = time.time()
         self._show(
             self._follower,
-            {
-                (one.key.name, str(one.key.shard)): max(0.0, now - one.moved_at.timestamp())
-                for one in log.followers[:_MAX_FOLLOWERS]
-            },
+            {(one.key.name, str(one.key.shard)): max(0.0, now - one.moved_at.timestamp()) for one in log.followers},
         )
 
     def _gauge(self, name: str, text: str, *labels: str, mode: str) -> Gauge:
@@ -133,10 +136,16 @@ class Gauges:
     def _show(self, gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
         shown = self._shown.setdefault(gauge, set())
         for labels in shown - set(values):
-            gauge.labels(*labels).set(0)
+            if is_shared():
+                # The files of workers only grow: it stays there, and counts to the bound.
+                gauge.labels(*labels).set(0)
+            else:
+                gauge.remove(*labels)
+                shown.discard(labels)
         for labels, value in values.items():
-            gauge.labels(*labels).set(value)
-        shown |= set(values)
+            if labels in shown or len(shown) < MAX_SERIES:
+                gauge.labels(*labels).set(value)
+                shown.add(labels)
 
 
 def _resident_bytes() -> int:

@@ -17,7 +17,8 @@ LIMIT_HEADERS: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Res
 # What is no route, or takes no such method, costs as much as finding that out.
 _OTHERS: Final = "read"
 
-# Class -> `METHOD template` of its routes. `GET /graphql` and `GET /changes` are streams when they are asked as such.
+# Class -> `METHOD template` of its routes. `GET /changes` is a stream when it is asked as such. Whether /graphql is,
+# its document says: a subscription is counted as a stream as well, where it begins.
 _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
     FREE: (
         "GET /", "GET /docs", "GET /openapi.json", "GET /static/operations.json", "GET /static/{path:path}",
@@ -41,7 +42,7 @@ _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
     "admin": ("PUT /namespaces/{name:path}", "DELETE /namespaces/{name:path}"),
 }  # fmt: skip
 CLASS_OF_ROUTE: Final = MappingProxyType({route: name for name, routes in _CLASSES.items() for route in routes})
-_STREAMED: Final = frozenset({"GET /changes", "GET /graphql", "POST /graphql"})
+_STREAMED: Final = "GET /changes"
 _PARAMETER: Final = "{"
 # `GET /memories/`, for those whose last part is anything; the longest first, though none begins with another now.
 _BY_PREFIX: Final = tuple(
@@ -87,7 +88,7 @@ def route_class_of(scope: Scope) -> str:
     method, path = scope["method"], scope["path"]
     route = f"{'GET' if method == 'HEAD' else method} {path}"
     found = CLASS_OF_ROUTE.get(route) or _by_prefix(route)
-    if route in _STREAMED and _is_streamed(scope):
+    if route == _STREAMED and sse.accepted(_accept(scope)):
         return "stream"
     if path == GRAPHQL_PATH and method == "GET" and _wants_graphiql(scope):
         return FREE
@@ -103,11 +104,6 @@ def limit_headers(limit: Limit, taken: Taken) -> dict[str, str]:
 
 def _by_prefix(route: str) -> str:
     return next((name for prefix, name in _BY_PREFIX if route.startswith(prefix)), _OTHERS)
-
-
-def _is_streamed(scope: Scope) -> bool:
-    accept = _accept(scope)
-    return sse.accepted(accept) and (scope["path"] != GRAPHQL_PATH or "json" not in accept)
 
 
 def _wants_graphiql(scope: Scope) -> bool:

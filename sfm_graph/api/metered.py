@@ -1,25 +1,35 @@
 """The outermost middleware: each request is counted, timed, traced, and has an id in the log."""
 
+import logging
 import time
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sfm_graph.api.authentication import PRINCIPAL, client_of
 from sfm_graph.api.metrics import Metrics
 from sfm_graph.telemetry import request_ids, tracing
+from sfm_graph.telemetry.logs import FIELDS
 from sfm_graph.telemetry.request_ids import RequestIds
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SERVER_ERROR: Final = 500
+# A WebSocket's: it was opened, or refused.
+_SOCKET_STATUS: Final = {"websocket.accept": 101, "websocket.close": 403}
+
+log = logging.getLogger("sfm_graph.access")
 
 
 class MeteredApp:
     """ASGI middleware for HTTP requests and WebSockets."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, access_log: bool = False) -> None:
+        """`access_log`: each request is a line of the log `sfm_graph.access`, at its end."""
         self._app = app
         self._metrics = metrics
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and record how long its answer took; one that raises counts as 5xx.
@@ -43,8 +53,11 @@ class MeteredApp:
                 try:
                     await self._app(scope, receive, answer)
                 finally:
+                    route = _route(scope)
                     if not is_socket:
-                        self._record(method, _route(scope), answer, span)
+                        self._record(method, route, answer, span)
+                    if self._access_log:
+                        _say(method, route, answer, scope)
         finally:
             self._metrics.in_flight.dec()
 
@@ -69,6 +82,7 @@ class _Answer:
         self.began = time.perf_counter()
         self.status = _SERVER_ERROR
         self.streams = False
+        self._is_open = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -76,7 +90,22 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             self.streams = headers.get("content-type", "").startswith("text/event-stream")
             headers[request_ids.HEADER] = self._request
+        elif message["type"] in _SOCKET_STATUS and not self._is_open:
+            self._is_open, self.status = True, _SOCKET_STATUS[message["type"]]
         await self._send(message)
+
+
+def _say(method: str, route: str, answer: _Answer, scope: Scope) -> None:
+    """No path, no query string, no body: they hold what is remembered."""
+    fields = {
+        "method": method,
+        "route": route,
+        "status": answer.status,
+        "ms": round((time.perf_counter() - answer.began) * 1000, 1),
+        "principal": scope.get(PRINCIPAL, "anonymous"),
+        "client": client_of(scope),
+    }
+    log.info("%s %s %d %.1f ms %s %s", *fields.values(), extra={FIELDS: fields})
 
 
 def _method(scope: Scope) -> str:
@@ -85,7 +114,22 @@ def _method(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+    """The template of the route that a request met; of one that was refused before, of what it asked for."""
+    route = scope.get("route")
+    if route is None and "router" not in scope and "app" in scope:
+        route = _asked_for(scope)
+    return str(getattr(route, "path", "unmatched"))
+
+
+def _asked_for(scope: Scope) -> object:
+    partial = None
+    for one in scope["app"].router.routes:
+        match, found = one.matches(scope)
+        if match is Match.FULL:
+            return found.get("route")
+        if match is Match.PARTIAL and partial is None:
+            partial = found.get("route")
+    return partial
 
 
 def _parent(headers: Headers) -> str | None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.process_collector import ProcessCollector
 
 from sfm_graph.api.gauges import Gauges
 from sfm_graph.services.registry import Services
 from sfm_graph.services.tasks import ended
 from sfm_graph.telemetry.registry import PROCESS, is_shared
+from sfm_graph.telemetry.worker_files import page_of_all
 
 # How old the gauges of other workers may be.
 REFRESH_SECONDS: Final = 5.0
@@ -61,38 +61,15 @@ class Metrics:
                 await ended(looking)
 
     async def exposition(self) -> bytes:
-        """Everything in Prometheus' text format; takes up to 2 s while the database is away."""
+        """Everything in Prometheus' text format; takes up to 2 s while the database is away, and 4 s
+        while its connections are all in use."""
         if self._services is not None:
             await self._gauges.refresh(self._services)
         if not is_shared():
             return generate_latest(self.registry) + generate_latest(PROCESS)
-        return await asyncio.to_thread(_of_all_workers)
+        return await asyncio.to_thread(page_of_all, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
 
     async def _look(self, services: Services) -> None:
         while True:
             await self._gauges.refresh(services)
             await asyncio.sleep(REFRESH_SECONDS)
-
-
-def _of_all_workers() -> bytes:
-    for worker in _dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])):
-        mark_process_dead(worker)  # type: ignore[no-untyped-call]
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
-
-
-def _dead(folder: Path) -> set[int]:
-    """Workers that left gauges behind: killed ones had no time to take them away."""
-    found = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}
-    return {one for one in found if not _lives(one)}
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
-from starlette.types import Scope
 
-from sfm_graph.api.connections import LINGER_SECONDS, Connection
+from sfm_graph.api.connections import LINGER_SECONDS, Connection, SocketConnection, abort
 from sfm_graph.api.streams import FAREWELL_SECONDS, Streams
 
 # GraphQL over a WebSocket: an operation with its variables. Larger ones go by POST.
@@ -45,12 +44,14 @@ class StreamingServer(uvicorn.Server):
         config.ws_max_size = MAX_MESSAGE_BYTES
         if config.http in ("auto", "httptools"):
             config.http = Connection
+        if config.ws in ("auto", "websockets", "websockets-sansio"):
+            config.ws = SocketConnection
         super().__init__(config)
         self._drain_seconds = drain_seconds
         self._shares_listener = shares_listener
         self._state = config.app.state  # type: ignore[union-attr]
         self._state.stopping = False
-        self._state.streams = self._streams = Streams(self._abort)
+        self._state.streams = self._streams = Streams(abort)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, accept what has come, end streams, finish requests, then close connections."""
@@ -86,12 +87,6 @@ class StreamingServer(uvicorn.Server):
 
     def _connections(self) -> list[Connection]:
         return [one for one in self.server_state.connections if isinstance(one, Connection)]
-
-    def _abort(self, scope: Scope) -> None:
-        # A closed connection would stay until its client has read what is buffered for it.
-        for connection in list(self.server_state.connections):
-            if scope["client"] is not None and getattr(connection, "client", None) == tuple(scope["client"]):
-                connection.transport.abort()
 
 
 def refuse_connections(listener: socket.socket) -> None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sfm_graph.api.gates import begin_stream
+from sfm_graph.api.refusals import refusal
 from sfm_graph.api.streams import FAREWELL_SECONDS, Streams, settled, taken
-from sfm_graph.errors import SfmError, SubscriberTooSlow
+from sfm_graph.errors import Overloaded, SfmError, SubscriberTooSlow
 
 MEDIA_TYPE = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0
 _COMMENT = b":\n\n"
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class EventStream(Response):
         farewell: Callable[[SfmError | None, str | None], bytes],
     ) -> None:
         self.status_code, self.media_type, self.background = 200, MEDIA_TYPE, None
-        self.init_headers(_HEADERS)
+        self.init_headers(HEADERS)
         self._chunks = chunks
         self._streams = streams
         self._patience = patience_seconds
@@ -68,6 +70,12 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the chunks end, the client leaves or takes nothing, or the service stops."""
+        try:
+            begin_stream(scope)
+        except Overloaded as error:
+            await self._chunks.aclose()
+            await refusal(error, scope["path"])(scope, receive, send)
+            return
         sending = asyncio.create_task(self._send_all(send))
         gone = asyncio.create_task(_gone(receive))
         try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Scope
@@ -89,7 +90,7 @@ async def taken(sending: Awaitable[None], seconds: float) -> None:
     task.result()
 
 
-async def settled(*tasks: asyncio.Task[None]) -> None:
+async def settled(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks and wait for their ends."""
     running = set(tasks)
     while running:

@@ -59,6 +59,8 @@ class Target:
 
     url: str | None
     config: Path | None
+    # Whether there has to be a database already.
+    existing: bool = False
 
     @asynccontextmanager
     async def client(self) -> "AsyncIterator[httpx.AsyncClient]":
@@ -87,11 +89,15 @@ class Target:
         return f"http://{min(services.settings.host_names)}", httpx.ASGITransport(app=app)
 
     def services(self) -> "AbstractAsyncContextManager[Services]":
-        """The services of this process, opened on the settings; only without a `url`."""
+        """The services of this process, opened on the settings; only without a `url`. Exits 1 without the database
+        that has to exist."""
+        from sfm_graph.cli.data import announce, must_exist
         from sfm_graph.runtime import open_runtime
         from sfm_graph.settings import load_settings
 
-        return open_runtime(load_settings(self.config), maintenance=False)
+        settings = load_settings(self.config)
+        (must_exist if self.existing else announce)(settings)
+        return open_runtime(settings, maintenance=False)
 
 
 def ask(

@@ -1,5 +1,9 @@
 """What the service needs, checked one by one."""
 
+import asyncio
+import errno
+import http.client
+import json
 import os
 import socket
 import sys
@@ -10,16 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from sfm_graph.adapters.buses.reaching import reached_bus
+from sfm_graph.cli.welcome import CALLED_LOCALLY, means
 from sfm_graph.errors import EventBusUnavailable, SettingsError, SfmError
 from sfm_graph.runtime import open_runtime
 from sfm_graph.services.health import MOST_UNREAD, DatabaseFacts
 from sfm_graph.services.registry import Services
-from sfm_graph.settings import Settings, is_loopback, load_settings
+from sfm_graph.settings import ANY_HOST, Settings, is_loopback, load_settings
 from sfm_graph.store.followers import StoredPosition
 from sfm_graph.store.roles import OWNER_ROLE, SERVICE_ROLE, advice
 
 OLDEST_PYTHON = (3, 11)
 PROBE_SECONDS = 5.0
+MAX_REPORT_BYTES = 1_000_000
+# How to ask what listens on all addresses.
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+# Those of superusers, and of commands beside the service.
+KEPT_CONNECTIONS = 5
 # A follower that has not read a change for so long is not just busy.
 LATE_SECONDS = 600.0
 # States that need nobody: an index that is loaded or catches up says so, and does.
@@ -55,10 +65,16 @@ async def checks(config: Path | None) -> list[Result]:
     results.append(Result("settings", True, _sources(config, settings)))
     if settings.postgres_url is None:
         results.append(_data_dir(settings.data_dir))
-    results.append(_port(settings))
+    results.append(await asyncio.to_thread(_port, settings))
+    if settings.is_called_locally:
+        results.append(Result("names", True, CALLED_LOCALLY))
     try:
         async with open_runtime(settings, maintenance=False) as services:
             results += await _opened(services)
+    except SettingsError as error:
+        # Only what opens it finds out: a token's file, a key, a model.
+        results = [one for one in results if one.check != "settings"]
+        results.append(Result("settings", False, str(error)))
     except SfmError as error:
         results.append(Result("database", False, error.message))
     return results
@@ -90,9 +106,25 @@ def _port(settings: Settings) -> Result:
         try:
             probe.bind((host, settings.port))
         except OSError as error:
+            if error.errno == errno.EADDRINUSE and _serves(host, settings):
+                return Result("port", True, f"{host} port {settings.port}: sfm_graph serves here")
             advice = f"{host} port {settings.port}: {error.strerror}; another service? SFM_PORT chooses another port"
             return Result("port", False, advice)
     return Result("port", True, f"{host} port {settings.port} is free")
+
+
+def _serves(host: str, settings: Settings) -> bool:
+    """Whether what has the port is this service: its readiness has parts that others' has not."""
+    names = settings.host_names - {ANY_HOST}
+    connection = http.client.HTTPConnection(_LOCAL.get(host, host), settings.port, timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", "/readyz", headers={"Host": min(names, default="localhost")})
+        report = json.loads(connection.getresponse().read(MAX_REPORT_BYTES))
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
+        return False
+    finally:
+        connection.close()
+    return isinstance(report, dict) and isinstance(report.get("parts"), dict) and "maintenance" in report["parts"]
 
 
 async def _opened(services: Services) -> list[Result]:
@@ -103,6 +135,7 @@ async def _opened(services: Services) -> list[Result]:
     results = [
         database,
         Result("server", True, f"PostgreSQL {found.server_version}, pgvector {found.vector_version}"),
+        _connections(services.settings, found.max_connections),
         _role(found),
         await _access(services),
         Result("embedder", True, str(services.recalls.model)),
@@ -110,6 +143,14 @@ async def _opened(services: Services) -> list[Result]:
         *(_part(name, report.parts[name]) for name in ("qdrant", "cache", "limits") if name in report.parts),
     ]
     return [*results, *[await _follower(services, one) for one in (await services.health.change_log()).followers]]
+
+
+def _connections(settings: Settings, most: int) -> Result:
+    wanted = settings.workers * settings.pool_max_size
+    found = f"{wanted} at most, {settings.pool_max_size} of each process; the server has {most}"
+    if wanted + KEPT_CONNECTIONS <= most:
+        return Result("connections", True, found)
+    return Result("connections", False, f"{found}; make SFM_POOL_MAX_SIZE smaller, or max_connections larger")
 
 
 def _role(found: DatabaseFacts) -> Result:
@@ -126,11 +167,9 @@ def _role(found: DatabaseFacts) -> Result:
 
 async def _access(services: Services) -> Result:
     settings = services.settings
-    means = [name for name, given in (("a token", settings.has_token), ("JWTs", settings.has_jwt)) if given]
-    if await services.keys.exist():
-        means.append("API keys")
-    if means:
-        return Result("access", True, f"by {', '.join(means)}")
+    ways = means(settings, keys=await services.keys.exist())
+    if ways:
+        return Result("access", True, f"by {', '.join(ways)}")
     if is_loopback(settings.host):
         return Result("access", True, f"open to all programs of this machine ({settings.host}); a token closes it: "
                       "SOMA_API_TOKEN, or `sfm keys`")  # fmt: skip

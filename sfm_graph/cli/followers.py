@@ -59,9 +59,12 @@ def followers(
     config: Config = None,
 ) -> None:
     """Who the change log is kept for, relays and indexes, and when each of them last moved on."""
+    from sfm_graph.cli.data import must_exist
     from sfm_graph.settings import load_settings
 
-    asyncio.run(_followers(load_settings(config), forget))
+    settings = load_settings(config)
+    must_exist(settings)
+    asyncio.run(_followers(settings, forget))
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,11 +75,14 @@ def add_to(app: typer.Typer) -> None:
 
 def _settings(config: Path | None, port: int | None, host: str | None) -> "Settings":
     """Raises SettingsError, BadParameter."""
+    from sfm_graph.cli.data import announce
     from sfm_graph.settings import load_settings
 
     if host is not None and port is None:
         raise typer.BadParameter("nothing listens without --port", param_hint="--host")
-    return load_settings(config, host=host, port=port)
+    settings = load_settings(config, host=host, port=port)
+    announce(settings)
+    return settings
 
 
 @contextmanager
@@ -134,8 +140,8 @@ async def _until_stopped(task: asyncio.Task[None]) -> None:
 
 async def _answer(services: "Services", listener: socket.socket, task: asyncio.Task[None]) -> None:
     from sfm_graph.app import operations_app
-    from sfm_graph.cli.server import url_of
     from sfm_graph.cli.serving import answer, leave_stops_to_uvicorn
+    from sfm_graph.cli.welcome import url_of
 
     url = url_of(services.settings.host, listener.getsockname()[1])
     welcome = f"{task.get_name()}, health and metrics at {url} (stop with Ctrl-C)"

@@ -15,9 +15,8 @@ _CREATE = f"""mutation ($input: CreateApiKeyInput!) {{
   createApiKey(input: $input) {{ key: apiKey {{ ...K }} token }} }} {_FIELDS}"""
 _LIST = f"""query ($first: Int!, $after: String) {{ apiKeys(first: $first, after: $after) {{
   edges {{ node {{ ...K }} }} pageInfo {{ hasNextPage endCursor }} }} }} {_FIELDS}"""
-_REVOKE = (
-    f"""mutation ($input: RevokeApiKeyInput!) {{ revokeApiKey(input: $input) {{ apiKey {{ ...K }} }} }} {_FIELDS}"""
-)
+_REVOKE = f"""mutation ($input: RevokeApiKeyInput!) {{ revokeApiKey(input: $input) {{
+  apiKey {{ ...K }} tokenNeeded }} }} {_FIELDS}"""
 
 keys = typer.Typer(
     no_args_is_help=True, help="API keys: tokens of the service's own, each for some scopes and namespaces."
@@ -43,10 +42,13 @@ def create(
     config: Config = None,
 ) -> None:
     """Make a key, and show its token, once."""
-    from sfm_graph.domain.access import Scope
+    from sfm_graph.domain.access import EVERYWHERE, Scope
     from sfm_graph.domain.api_key import expiry
     from sfm_graph.domain.validate import choice
 
+    for one in namespaces:
+        if one.endswith("/"):
+            say(f"{one!r} is the one namespace of that name; for all that begin so: '{one}{EVERYWHERE}'")
     until = expiry(expires, datetime.now(UTC))
     given = {
         "name": name,
@@ -54,7 +56,7 @@ def create(
         "namespaces": namespaces,
         "expiresAt": until and until.isoformat(),
     }
-    made = ask_graphql(Target(url, config), _CREATE, input=given)["createApiKey"]
+    made = ask_graphql(Target(url, config, existing=True), _CREATE, input=given)["createApiKey"]
     show({**_shown(made["key"]), "token": made["token"]})
     say("the token is stored nowhere: keep it now")
 
@@ -62,7 +64,7 @@ def create(
 @keys.command("list")
 def list_keys(first: First = 20, after: After = None, url: Url = None, config: Config = None) -> None:
     """The keys, revoked ones too, by id; never their tokens."""
-    page = ask_graphql(Target(url, config), _LIST, first=first, after=after)["apiKeys"]
+    page = ask_graphql(Target(url, config, existing=True), _LIST, first=first, after=after)["apiKeys"]
     show({"keys": [_shown(edge["node"]) for edge in page["edges"]], "next": next_of(page)})
 
 
@@ -71,7 +73,10 @@ def revoke(
     key: Annotated[str, typer.Argument(metavar="ID|NAME", help="Which key.")], url: Url = None, config: Config = None
 ) -> None:
     """Make a key worth nothing: at the server that is asked at once, at others within 5 seconds."""
-    show(_shown(ask_graphql(Target(url, config), _REVOKE, input={"key": key})["revokeApiKey"]["apiKey"]))
+    done = ask_graphql(Target(url, config, existing=True), _REVOKE, input={"key": key})["revokeApiKey"]
+    show(_shown(done["apiKey"]))
+    if not done["tokenNeeded"]:
+        say("no key is left: nobody on this machine needs a token now")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfm_graph.cli.options import Config
-from sfm_graph.cli.output import fail, say, show
+from sfm_graph.cli.output import fail, show
 
 if TYPE_CHECKING:
     from sfm_graph.settings import Settings
 
 _SCHEMA = Path("graphql/schema.graphql")
-_WELCOME = """sfm_graph serves {url}  (stop with Ctrl-C)
-  GraphiQL  {url}/graphql
-  REST      {url}/docs
-  Overview  {url}/"""
-_OPEN = """
-  It listens on loopback only, and needs no token until there is one: SOMA_API_TOKEN, or sfm keys create"""
 
 
 def serve(
@@ -33,17 +27,19 @@ def serve(
     # Before numpy is loaded. Searches run side by side: threads of one product that wait for each other on busy cores
     # take several times as long as a single one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from sfm_graph.cli.data import announce
     from sfm_graph.cli.serving import open_listener
+    from sfm_graph.cli.welcome import url_of, welcome
     from sfm_graph.settings import load_settings
 
     settings = load_settings(config, host=host, port=port)
     with open_listener(settings, "serve") as listener:
+        announce(settings)
         url = url_of(settings.host, listener.getsockname()[1])
-        welcome = _WELCOME.format(url=url) + (_OPEN if settings.is_open else "")
-        _serve(settings, listener, lambda: say(welcome))
+        _serve(settings, listener, lambda keys: welcome(settings, url, keys=keys))
 
 
-def _serve(settings: "Settings", listener: socket.socket, ready: Callable[[], None]) -> None:
+def _serve(settings: "Settings", listener: socket.socket, ready: Callable[[bool], None]) -> None:
     if settings.workers == 1:
         from sfm_graph.cli.serving import serve_on
 
@@ -59,6 +55,7 @@ def _serve(settings: "Settings", listener: socket.socket, ready: Callable[[], No
 
 def migrate(config: Config = None) -> None:
     """Start the database and bring its schema to this version; `serve` does so by itself."""
+    from sfm_graph.cli.data import announce
     from sfm_graph.runtime import open_runtime
     from sfm_graph.settings import load_settings
     from sfm_graph.store.migrations import migrations
@@ -68,6 +65,7 @@ def migrate(config: Config = None) -> None:
             pass
 
     settings = load_settings(config)
+    announce(settings)
     asyncio.run(run(settings))
     where = "embedded" if settings.postgres_url is None else "external"
     show({"database": where, "schema": max(one.number for one in migrations())})
@@ -110,9 +108,3 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     for command in (serve, migrate, doctor, schema):
         app.command()(command)
-
-
-def url_of(host: str, port: int) -> str:
-    """Where a browser finds a listener; a loopback address goes by the name that everybody knows."""
-    shown = "localhost" if host in ("127.0.0.1", "localhost") else host.strip("[]")
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -3,11 +3,14 @@
 import asyncio
 import errno
 import gc
+import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from sfm_graph.cli.output import fail
@@ -16,13 +19,16 @@ if TYPE_CHECKING:
     from sfm_graph.services.registry import Services
     from sfm_graph.settings import Settings
 
+log = logging.getLogger(__name__)
+
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve_on(
-    listener: socket.socket, settings: "Settings", ready: Callable[[], None], *, shares_listener: bool = False
+    listener: socket.socket, settings: "Settings", ready: Callable[[bool], None], *, shares_listener: bool = False
 ) -> None:
-    """Serve until SIGINT or SIGTERM; closes the listener. `ready` is called once requests are answered.
+    """Serve until SIGINT or SIGTERM; closes the listener. `ready` is called once requests are answered, with whether
+    the database holds an API key.
 
     shares_listener: other processes accept from it as well. Raises what `open_runtime` raises. Exits 1 for an
     address beyond loopback when nothing is there to authenticate with.
@@ -40,7 +46,7 @@ def serve_on(
 
 
 async def _serve(
-    settings: "Settings", listener: socket.socket, ready: Callable[[], None], *, shares_listener: bool
+    settings: "Settings", listener: socket.socket, ready: Callable[[bool], None], *, shares_listener: bool
 ) -> None:
     from sfm_graph.app import app_for
     from sfm_graph.runtime import open_runtime
@@ -51,6 +57,7 @@ async def _serve(
     # Not as the app's own lifespan: what hinders the start is a problem to show, not a traceback in a log.
     async with open_runtime(settings) as services:
         await refuse_strangers(services)
+        keys = await services.keys.exist()
         for stop in STOPS:
             loop.remove_signal_handler(stop)
         leave_stops_to_uvicorn()
@@ -59,7 +66,7 @@ async def _serve(
         gc.freeze()
         # Threads that prepare bulk writes give the interpreter back to the loop after 1 ms, not 5.
         sys.setswitchinterval(0.001)
-        await answer(settings, app_for(services), listener, ready, shares_listener=shares_listener)
+        await answer(settings, app_for(services), listener, lambda: ready(keys), shares_listener=shares_listener)
 
 
 def open_listener(settings: "Settings", command: str) -> socket.socket:
@@ -87,14 +94,20 @@ async def refuse_strangers(services: "Services") -> None:
     fail(
         "host_refused",
         f"SFM_HOST is {services.settings.host}: without a way to authenticate the service listens on loopback only. "
-        "Set SOMA_API_TOKEN or SFM_JWT_ISSUER, or make an API key first: sfm keys create NAME",
+        "Set SOMA_API_TOKEN or SFM_JWT_ISSUER, or make an API key first: "
+        "sfm keys create NAME --scope read --scope write --namespace '*'",
     )
 
 
+# A signal came that uvicorn has not seen.
+_stop_asked = threading.Event()
+
+
 def leave_stops_to_uvicorn() -> None:
-    """It stops in order on both signals, then raises them again for whoever had them before: nobody."""
+    """It stops in order on both signals, then raises them again for whoever had them before: nobody. One that comes
+    before it listens for them is kept for its start."""
     for stop in STOPS:
-        signal.signal(stop, lambda *_: None)
+        signal.signal(stop, lambda *_: _stop_asked.set())
 
 
 async def answer(
@@ -116,8 +129,14 @@ async def answer(
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if self.started:
+            if _stop_asked.is_set():
+                self.should_exit = True
+            elif self.started:
                 ready()
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            log.info("stopping on %s", signal.Signals(sig).name)
+            super().handle_exit(sig, frame)
 
         def end(self, _: asyncio.Task[None]) -> None:
             """As a signal does."""
@@ -125,9 +144,10 @@ async def answer(
 
     config = uvicorn.Config(
         app, http="httptools", log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
-        timeout_graceful_shutdown=settings.graceful_timeout_seconds,
+        proxy_headers=False, timeout_graceful_shutdown=settings.graceful_timeout_seconds,
     )  # fmt: skip
     server = Server(config, drain_seconds=settings.drain_seconds, shares_listener=shares_listener)
     if beside is not None:
         beside.add_done_callback(server.end)
     await server.serve(sockets=[listener])
+    log.info("no request is under way any more")

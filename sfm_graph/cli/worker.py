@@ -17,7 +17,8 @@ from pydantic import SecretStr
 if TYPE_CHECKING:
     from sfm_graph.settings import Settings
 
-READY = b"ready\n"
+# Once it answers, and whether the database holds an API key.
+READY = {b"ready\n": False, b"ready, with keys\n": True}
 _LENGTH = struct.Struct("!Q")
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
@@ -34,7 +35,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         try:
-            serve_on(listener, settings, lambda: _say(said), shares_listener=True)
+            serve_on(listener, settings, lambda keys: _say(said, keys), shares_listener=True)
         except SettingsError as error:
             fail("settings_error", str(error))
         except SfmError as error:
@@ -68,8 +69,8 @@ def _read(size: int) -> bytes:
     return found
 
 
-def _say(said: int) -> None:
-    os.write(said, READY)
+def _say(said: int, keys: bool) -> None:
+    os.write(said, next(line for line, with_keys in READY.items() if with_keys == keys))
 
 
 def _end_with_parent() -> None:

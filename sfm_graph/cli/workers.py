@@ -9,13 +9,14 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfm_graph.api.serving import refuse_connections
 from sfm_graph.cli.serving import STOPS
 from sfm_graph.cli.worker import READY, packed
 from sfm_graph.store.embedded import embedded_postgres
+from sfm_graph.telemetry.worker_files import fold, metrics_folder
 
 if TYPE_CHECKING:
     from sfm_graph.settings import Settings
@@ -30,17 +31,17 @@ STEADY_SECONDS = 60.0
 MARGIN_SECONDS = 15.0
 
 
-async def supervise(settings: "Settings", listener: socket.socket, ready: Callable[[], None]) -> int:
+async def supervise(settings: "Settings", listener: socket.socket, ready: Callable[[bool], None]) -> int:
     """Run `settings.workers` workers until SIGINT or SIGTERM, and wait for their ends; the exit code.
 
-    1 when they cannot start, which they have explained on stderr. `ready` is called once all of them answer. Closes
-    the listener. Raises DatabaseUnavailable.
+    1 when they cannot start, which they have explained on stderr. `ready` is called once all of them answer, with
+    whether the database holds an API key. Closes the listener. Raises DatabaseUnavailable.
     """
     stop = asyncio.Event()
     for one in STOPS:
         asyncio.get_running_loop().add_signal_handler(one, stop.set)
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="sfm-graph-metrics-"))
+        folder = stack.enter_context(metrics_folder())
         if settings.postgres_url is None:
             # Held here, it stays when workers come and go.
             await stack.enter_async_context(embedded_postgres(settings.data_dir))
@@ -48,18 +49,24 @@ async def supervise(settings: "Settings", listener: socket.socket, ready: Callab
 
 
 class _Workers:
-    def __init__(self, settings: "Settings", listener: socket.socket, folder: str, stop: asyncio.Event) -> None:
+    def __init__(self, settings: "Settings", listener: socket.socket, folder: Path, stop: asyncio.Event) -> None:
         self._settings = settings
         self._listener = listener
-        self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
+        self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+        self._folder = folder
+        # Whose metrics are not added up yet.
+        self._gone: set[int] = set()
         self._stop = stop
+        self._with_keys = False
         self._running: set[Process] = set()
 
-    async def run(self, ready: Callable[[], None]) -> int:
+    async def run(self, ready: Callable[[bool], None]) -> int:
         stopping = asyncio.create_task(self._stop.wait())
         serving = asyncio.create_task(self._serve(ready))
         try:
             await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                log.info("stopping %d workers", len(self._running))
             # Only a failed start ends it.
             failed = serving.done() and not self._stop.is_set()
         finally:
@@ -71,7 +78,7 @@ class _Workers:
             serving.result()
         return 1 if failed else 0
 
-    async def _serve(self, ready: Callable[[], None]) -> None:
+    async def _serve(self, ready: Callable[[bool], None]) -> None:
         """Ends when the first start fails; else goes on."""
         # The first one brings the database to this version; the others find it so.
         first = await self._started()
@@ -81,7 +88,7 @@ class _Workers:
         workers = [first, *(one for one in others if one is not None)]
         if len(workers) < self._settings.workers:
             return
-        ready()
+        ready(self._with_keys)
         async with asyncio.TaskGroup() as group:
             for one in workers:
                 group.create_task(self._keep(one))
@@ -93,7 +100,10 @@ class _Workers:
             stdin=PIPE, stdout=PIPE, pass_fds=(self._listener.fileno(),), env=self._environment,
         )  # fmt: skip
         self._running.add(process)
-        if await _is_ready(process, packed(self._settings)):
+        keys = await _answers(process, packed(self._settings))
+        if keys is not None:
+            self._with_keys = keys
+            log.info("worker %d answers", process.pid)
             return process
         await self._ended(process)
         return None
@@ -117,6 +127,11 @@ class _Workers:
     async def _ended(self, process: Process) -> int:
         code = await process.wait()
         self._running.discard(process)
+        self._gone.add(process.pid)
+        # One that was held up is tried again when the next one ends.
+        for pid in self._gone - {one.pid for one in self._running}:
+            if await asyncio.to_thread(fold, self._folder, pid):
+                self._gone.discard(pid)
         return code
 
     async def _end(self) -> None:
@@ -139,10 +154,11 @@ class _Workers:
         await asyncio.gather(*ends)
 
 
-async def _is_ready(process: Process, settings: bytes) -> bool:
+async def _answers(process: Process, settings: bytes) -> bool | None:
+    """Whether the database holds an API key, once the worker answers; None: it ended before."""
     if process.stdin is None or process.stdout is None:
-        return False
+        return None
     with suppress(ConnectionError):
         process.stdin.write(settings)
         await process.stdin.drain()
-    return await process.stdout.readline() == READY
+    return READY.get(await process.stdout.readline())

@@ -107,12 +107,21 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `name` is unique over all ways to authenticate, such as `key:7` or `jwt:https://issuer/#subject`."""
+    """Who asks. `name` is unique over all ways to authenticate, such as `key:7` or `jwt:https://issuer/#subject`.
+
+    `label`: what people call it, such as the name of the key, where `name` does not say; unique to nobody.
+    """
 
     name: str
     grant: Grant
     # From then on the credential is worth nothing; None: it does not expire.
     expires_at: datetime | None = None
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """For people to read: `key:7 (ci)`."""
+        return f"{self.name} ({self.label})" if self.label else self.name
 
 
 EVERYTHING = Grant(ALL_SCOPES, Reach((EVERYWHERE,)))

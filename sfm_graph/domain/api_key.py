@@ -6,7 +6,7 @@ A token is `sfm_<id>_<secret>`. Of the secret nothing but its hash is stored.
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from sfm_graph.domain import validate
 from sfm_graph.domain.access import Grant
@@ -16,13 +16,11 @@ PREFIX = "sfm_"
 MAX_NAME_CHARS = 100
 # As much as ids of rows can be.
 _TOKEN = re.compile(r"sfm_([1-9][0-9]{0,17})_([A-Za-z0-9_-]{16,128})")
-_PERIOD = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as stored. `created_by` is a principal's name; of times None means never."""
+    """A key as stored. `created_by` shows the principal who made it; of times None means never."""
 
     id: int
     name: str
@@ -86,13 +84,10 @@ def expiry(value: str | None, now: datetime) -> datetime | None:
     """
     if value is None or value == "never":
         return None
-    period = _PERIOD.fullmatch(value)
-    if period is None:
-        return validate.moment(value, "expires")
     try:
-        return now + timedelta(**{_UNITS[period[2]]: int(period[1])})
-    except OverflowError as exc:
-        raise InvalidInput("expires is outside the years 1 to 9999", field="expires") from exc
+        return validate.moment_from(value, "expires", now, ahead=True)
+    except InvalidInput as exc:
+        raise InvalidInput(f"{exc.message}; 30d, 12h or never will do too", field="expires") from exc
 
 
 def future(value: datetime | None) -> datetime | None:

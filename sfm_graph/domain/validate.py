@@ -5,8 +5,9 @@ is wrong and what would be right. Nothing here is Postgres-specific except what 
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ MAX_LINK_TYPE_CHARS = 128
 MAX_WEIGHT = 1e15
 MAX_BULK_ITEMS = 10_000
 MAX_QUERY_CHARS = 100_000
+_PERIOD = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 MAX_EMBEDDING_DIMENSION = 4_000
 
 E = TypeVar("E", bound=StrEnum)
@@ -140,6 +143,21 @@ def moment(value: object, field: str) -> datetime | None:
         raise InvalidInput(f"{field} must be an ISO 8601 time", field=field)
     try:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError as exc:
+        raise InvalidInput(f"{field} is outside the years 1 to 9999", field=field) from exc
+
+
+def moment_from(value: str, field: str, now: datetime, *, ahead: bool) -> datetime | None:
+    """The moment that `30d`, `12h`, `90m` or `2w` from now means, `ahead` or ago; or as `moment` does.
+
+    Raises InvalidInput.
+    """
+    period = _PERIOD.fullmatch(value)
+    if period is None:
+        return moment(value, field)
+    length = timedelta(**{_UNITS[period[2]]: int(period[1])})
+    try:
+        return now + length if ahead else now - length
     except OverflowError as exc:
         raise InvalidInput(f"{field} is outside the years 1 to 9999", field=field) from exc
 

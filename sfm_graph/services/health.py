@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sfm_graph.errors import Unavailable
+from sfm_graph.errors import DatabaseUnavailable, Unavailable
 from sfm_graph.services.changes.changes import Changes
 from sfm_graph.services.changes.follower import Progress
 from sfm_graph.services.changes.relay import Relay
@@ -40,6 +40,7 @@ class DatabaseFacts:
     is_superuser: bool
     login: str
     owns_tables: bool
+    max_connections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Health:
         try:
             await self._database.ping()
             database: dict[str, Any] = {"status": "up"}
-        except Unavailable as error:
+        except DatabaseUnavailable as error:
             database = {"status": "down", "reason": error.message}
             if self._server is not None:
                 database["reason"] = await self._revived(self._server)
@@ -101,6 +102,10 @@ class Health:
         for name, state in self._plugged.items():
             parts[name] = await state()
         return HealthReport(database["status"] == "up", parts)
+
+    async def ping(self) -> None:
+        """One round trip to the database, of at most 2 seconds. Raises DatabaseUnavailable."""
+        await self._database.ping()
 
     def relay(self) -> Sequence[Progress]:
         """How far each shard of the relay is; none without one."""

@@ -65,6 +65,10 @@ class Limits:
             limit=limit.most,
         )
 
+    async def left(self) -> Taken | None:
+        """The caller's budget of GraphQL cost as it is; None: there is no limit."""
+        return None if self._budget is None else await self._limiter.take(_cost_key(), self._budget, 0)
+
     async def spend(self, cost: int) -> Taken | None:
         """Take GraphQL cost from the caller's budget; None: there is no limit.
 
@@ -75,7 +79,7 @@ class Limits:
         most, window = self._budget.most, self._budget.window_seconds
         if cost > most:
             raise QueryTooComplex(f"the request costs {cost}, beyond the budget of {most}", cost=cost, limit=most)
-        taken = await self._limiter.take(f"cost:{caller().principal.name}", self._budget, cost)
+        taken = await self._limiter.take(_cost_key(), self._budget, cost)
         if not taken.allowed:
             RATE_LIMITED.add("cost")
             raise BudgetSpent(
@@ -83,6 +87,8 @@ class Limits:
                 **_until(taken),
                 cost=cost,
                 limit=most,
+                remaining=taken.remaining,
+                reset_seconds=round(taken.reset_seconds, 3),
             )
         return taken
 
@@ -92,7 +98,7 @@ class Limits:
         One that is right is taken however many came: others behind the same proxy are not shut out by a guesser, who
         finds no secret of 256 bits anyway.
         """
-        _check_guess(await self._guesses.take(_network(address), GUESSES))
+        _check_guess(await self._guesses.take(network_of(address), GUESSES))
 
     async def state(self) -> dict[str, Any]:
         """A part of the health report: the limiter's."""
@@ -109,6 +115,10 @@ def whole_seconds(seconds: float) -> int:
     return math.ceil(seconds)
 
 
+def _cost_key() -> str:
+    return f"cost:{caller().principal.name}"
+
+
 def _until(taken: Taken) -> dict[str, Any]:
     return {"retry_after": max(1, whole_seconds(taken.retry_after_seconds))}
 
@@ -119,7 +129,8 @@ def _check_guess(taken: Taken) -> None:
         raise RateLimited("too many wrong tokens from this address", **_until(taken))
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """What is counted as one of an address: itself, for IPv6 its network of 2**64."""
     try:
         known = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -136,7 +136,10 @@ class Links:
         self, namespace: str, source: MemoryRef, target: MemoryRef, type_: str | None,
         *, key: IdempotencyKey | None = None,
     ) -> list[LinkId]:  # fmt: skip
-        """Remove the links from one memory to another, of one type or of any. Raises MemoryNotFound."""
+        """Remove the links from one memory to another, of one type or of any.
+
+        All or none. Raises MemoryNotFound, and TooLarge when there are more than 10,000.
+        """
 
         async def work(session: WriteSession) -> list[LinkId]:
             scope = await namespaces.lock_existing(session, namespace)
@@ -148,8 +151,7 @@ class Links:
                 for ref in (source, target):
                     if ref not in found:
                         raise MemoryNotFound(f"no memory with {ref} in {namespace!r}", namespace=namespace)
-                ids = await links.between(session, scope.id, found[source], found[target], type_)
-                return sorted(await links.delete(session, scope.id, ids))
+                return await _unlink_between(session, scope, found[source], found[target], type_)
 
             return await once(session, scope.id, "unlink", key, remove, list, list)
 
@@ -292,6 +294,19 @@ async def _write_wave(
     for index, (_, row) in updates.items():
         done[index] = StoredLink(written[row.identity], WriteOperation.UPDATED)
     return done
+
+
+async def _unlink_between(
+    session: WriteSession, scope: Namespace, source: MemoryId, target: MemoryId, type_: str | None
+) -> list[LinkId]:
+    ids = await links.between(session, scope.id, source, target, type_, validate.MAX_BULK_ITEMS + 1)
+    if len(ids) > validate.MAX_BULK_ITEMS:
+        raise TooLarge(
+            f"more than {validate.MAX_BULK_ITEMS} links lead from one memory to the other; name their type, or"
+            " remove them by id",
+            limit=validate.MAX_BULK_ITEMS,
+        )
+    return sorted(await links.delete(session, scope.id, ids))
 
 
 async def _change(session: WriteSession, scope: Namespace, patches: Sequence[LinkPatch]) -> list[Link]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from sfm_graph.domain.joining import joined
 from sfm_graph.errors import SfmError, Unavailable
+from sfm_graph.services.access.audit_retention import AuditRetention
 from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.windows import Windows
@@ -65,6 +66,7 @@ class Maintenance:
         windows: Windows,
         retention: Retention,
         *,
+        audit_retention: AuditRetention,
         tail: int,
         interval_ms: int,
         indexes_vectors: bool = True,
@@ -72,6 +74,7 @@ class Maintenance:
         """`indexes_vectors` False: they are searched elsewhere."""
         self._database = database
         self._retention = retention
+        self._audit_retention = audit_retention
         self._indexing = indexing
         self._windows = windows
         self._least = tail
@@ -99,6 +102,7 @@ class Maintenance:
         self._watched = {key: watch for key, watch in self._watched.items() if key in holdings}
         await self._database.write(self._prune)
         trouble = await self._troubles(self._retention.round()) or trouble
+        trouble = await self._troubles(self._audit_retention.round()) or trouble
         if trouble:
             raise Unavailable(trouble)
 

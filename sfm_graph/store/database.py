@@ -65,6 +65,11 @@ _SPAN: Final = {"db.system.name": "postgresql"}
 set_json_loads(orjson.loads)
 
 
+# How long the database may take to answer a ping, and a busy pool to lend it a connection.
+PING_SECONDS = 2.0
+BUSY_SECONDS = 0.1
+
+
 class Session:
     """Runs named statements on one connection, inside its transaction."""
 
@@ -270,10 +275,19 @@ class Database:
         return self._role is not None
 
     async def ping(self) -> None:
-        """One round trip. Raises DatabaseUnavailable."""
-        with translated():
-            async with self._pool.connection(timeout=2) as connection:
-                await connection.execute("select 1")
+        """One round trip; over a connection of its own while those of the pool are all in use, which says nothing
+        about the database. Raises DatabaseUnavailable, after 2 seconds without an answer too."""
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                with translated():
+                    try:
+                        async with self._pool.connection(timeout=BUSY_SECONDS) as connection:
+                            await connection.execute("select 1")
+                    except (PoolTimeout, TooManyRequests):
+                        async with self.dedicated() as connection:
+                            await connection.execute("select 1")
+        except TimeoutError as exc:
+            raise DatabaseUnavailable("the database does not answer") from exc
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

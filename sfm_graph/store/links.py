@@ -108,11 +108,11 @@ async def delete(session: WriteSession, namespace_id: int, ids: Sequence[int]) -
 
 
 async def between(
-    session: WriteSession, namespace_id: int, source: MemoryId, target: MemoryId, type_: str | None
+    session: WriteSession, namespace_id: int, source: MemoryId, target: MemoryId, type_: str | None, limit: int
 ) -> list[LinkId]:
-    """Ids of the links from one memory to another, of one type or any, locked."""
+    """Ids of the first links from one memory to another, of one type or any, locked."""
     rows = await session.rows(
-        "link_between", namespace_id=namespace_id, source_id=source, target_id=target, type=type_
+        "link_between", namespace_id=namespace_id, source_id=source, target_id=target, type=type_, limit=limit
     )
     return [row[0] for row in rows]
 

@@ -1,12 +1,13 @@
 """Bringing a database to this version's schema: roles, extension, migrations under one lock."""
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import LiteralString
+from typing import LiteralString, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -19,8 +20,14 @@ from sfm_graph.store.statements import sql_folder
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MIGRATION_LOCK = 0x5F6D6772_61706801
 MIN_SERVER = 160_000
+# A migration holds up those who read a table for so long at most, at a time; in all it waits five minutes.
+LOCK_WAIT_MS = 1_000
+LOCK_PAUSE_SECONDS = 2.0
+LOCK_ATTEMPTS = 100
 MIN_VECTOR = (0, 8, 0)
 
 
@@ -61,7 +68,22 @@ async def migrate(conninfo: str, *, login: bool = False) -> str | None:
             if connection.info.server_version < MIN_SERVER:
                 raise DatabaseUnavailable("PostgreSQL 16 or newer is needed")
             await connection.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
-            return await bring_up(connection, login=login)
+            return await _between_readers(connection, lambda: bring_up(connection, login=login))
+
+
+async def _between_readers(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
+    """What `work` gives, which may be done over and over: it does not wait long for a table that a backup reads,
+    since whoever came after it would wait for both. Raises DatabaseUnavailable after five minutes."""
+    await connection.execute(sql.SQL("set lock_timeout = {}").format(LOCK_WAIT_MS))
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            return await work()
+        except psycopg.errors.LockNotAvailable:
+            await connection.execute("reset role")
+            if attempt == 0:
+                log.warning("waiting for a long transaction, such as a backup, that reads a table to be changed")
+            await asyncio.sleep(LOCK_PAUSE_SECONDS)
+    raise DatabaseUnavailable("a long transaction, such as a backup, kept a table from being migrated; end it")
 
 
 async def bring_up(connection: AsyncConnection, *, login: bool = False) -> str | None:

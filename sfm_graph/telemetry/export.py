@@ -50,10 +50,11 @@ def _provider(settings: Settings, service: str, exporter: "SpanExporter | None")
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    from sfm_graph.telemetry.sampling import sampler_of
 
     provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(settings.trace_sample_ratio)),
+        sampler=sampler_of(settings.trace_sample_ratio),
         resource=Resource.create({"service.name": service}),
         shutdown_on_exit=False,
     )

@@ -54,9 +54,55 @@ select * from unnest(%(principals)s::text[], %(actions)s::text[], %(scopes)s::te
 
 -- name: audit_page
 -- Decisions, the newest first, a keyset page: those on namespaces within reach, and for whom all are also those on none.
-select a.id, a.at, a.principal, a.action, a.scope, a.namespace, a.target, a.allowed, a.reason
+-- Ids are given in the order of times but for moments: whoever asks since when looks at no older ones. Names of keys
+-- never change, and their rows stay.
+select a.id, a.at, a.principal, a.action, a.scope, a.namespace, a.target, a.allowed, a.reason, k.name
 from audit_log a
+left join api_keys k on k.id = substring(a.principal from '^key:([0-9]{1,18})$')::bigint
 where a.id < %(before)s
   and (%(everywhere)s or a.namespace = any(%(names)s::text[])
        or exists (select from unnest(%(prefixes)s::text[]) as p (prefix) where starts_with(a.namespace, p.prefix)))
+  and not (%(denied)s and a.allowed) and a.at >= coalesce(%(since)s::timestamptz, '-infinity')
+  and a.id >= coalesce((select b.id from audit_log b
+                        where b.at >= coalesce(%(since)s::timestamptz, '-infinity') - interval '1 minute'
+                        order by b.at limit 1), 9223372036854775807)
 order by a.id desc limit %(limit)s;
+
+-- name: audit_page_in
+-- The same of one namespace.
+select a.id, a.at, a.principal, a.action, a.scope, a.namespace, a.target, a.allowed, a.reason, k.name
+from audit_log a
+left join api_keys k on k.id = substring(a.principal from '^key:([0-9]{1,18})$')::bigint
+where a.id < %(before)s and a.namespace = %(namespace)s
+  and not (%(denied)s and a.allowed) and a.at >= coalesce(%(since)s::timestamptz, '-infinity')
+  and a.id >= coalesce((select b.id from audit_log b
+                        where b.at >= coalesce(%(since)s::timestamptz, '-infinity') - interval '1 minute'
+                        order by b.at limit 1), 9223372036854775807)
+order by a.id desc limit %(limit)s;
+
+-- name: audit_page_of
+-- The same of one principal, by its name or by that of its key; several keys may have had it.
+select a.id, a.at, a.principal, a.action, a.scope, a.namespace, a.target, a.allowed, a.reason, k.name
+from (select %(principal)s::text as name
+      union select 'key:' || x.id from api_keys x where x.name = %(principal)s) as who
+cross join lateral (
+  select * from audit_log a
+  where a.principal = who.name and a.id < %(before)s
+    and (%(everywhere)s or a.namespace = any(%(names)s::text[])
+         or exists (select from unnest(%(prefixes)s::text[]) as p (prefix) where starts_with(a.namespace, p.prefix)))
+    and not (%(denied)s and a.allowed) and a.at >= coalesce(%(since)s::timestamptz, '-infinity')
+    and a.id >= coalesce((select b.id from audit_log b
+                          where b.at >= coalesce(%(since)s::timestamptz, '-infinity') - interval '1 minute'
+                          order by b.at limit 1), 9223372036854775807)
+  order by a.id desc limit %(limit)s) as a
+left join api_keys k on k.id = substring(a.principal from '^key:([0-9]{1,18})$')::bigint
+order by a.id desc limit %(limit)s;
+
+-- name: audit_any
+-- Whether there is a decision from before a moment.
+select exists (select from audit_log where at < %(before)s);
+
+-- name: audit_prune
+-- Remove the oldest decisions from before a moment; only the table's owner may.
+delete from audit_log where id in (
+  select b.id from audit_log b where b.at < %(before)s order by b.at limit %(limit)s) returning id;

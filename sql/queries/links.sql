@@ -59,7 +59,7 @@ select (g.l).id from gone g;
 select l.id from links l
 where l.namespace_id = %(namespace_id)s and l.source_id = %(source_id)s and l.target_id = %(target_id)s
   and (%(type)s::text is null or l.type = %(type)s)
-order by l.id limit 10000 for update;
+order by l.id limit %(limit)s for update;
 
 -- name: link_by_ids
 -- Links by id.

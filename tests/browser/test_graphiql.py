@@ -12,11 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from playwright.async_api import Page, Route, async_playwright, expect
+from playwright.async_api import Locator, Page, Route, async_playwright, expect
 
 from sfm_graph.api import pages
 from sfm_graph.api.pages import read_texts
 from sfm_graph.app import app_for, operations_folder
+from sfm_graph.domain.access import Scope
 from sfm_graph.services.registry import Services
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -43,6 +44,8 @@ class Visit:
     page: Page
     url: str
     faults: list[str] = field(default_factory=list)
+    # What the console says of answers that a test asks for.
+    expected: str | None = None
 
     async def open(self, path: str) -> Page:
         await self.page.goto(self.url + path)
@@ -86,7 +89,7 @@ async def visit(url: str) -> AsyncIterator[Visit]:
         page.on("console", lambda line: visit.faults.extend([line.text] if line.type == "error" else []))
         yield visit
         await browser.close()
-    assert visit.faults == []
+    assert [one for one in visit.faults if visit.expected is None or visit.expected not in one] == []
 
 
 @needs_chromium
@@ -96,6 +99,85 @@ async def test_graphiql_runs_an_example_operation(visit: Visit) -> None:
     await page.get_by_role("button", name="Execute query").click()
     await expect(page.locator(".result-window")).to_contain_text('"operation": "CREATED"')
     await expect(page.locator(".result-window")).not_to_contain_text("errors")
+
+
+@pytest.fixture
+async def token(services: Services) -> str:
+    """A key that may read and subscribe: from now on no request is answered without one."""
+    created = await services.keys.create("page", scopes=[Scope.READ, Scope.SUBSCRIBE], namespaces=["*"])
+    return created.token
+
+
+def _result(visit: Visit) -> Locator:
+    return visit.page.locator(".result-window")
+
+
+async def _run(visit: Visit, query: str) -> None:
+    """Put a query into a tab of its own, and execute it."""
+    await visit.page.locator(".graphiql-tab-add").click()
+    editor = visit.page.locator(".graphiql-query-editor .CodeMirror")
+    await editor.evaluate("(editor, text) => editor.CodeMirror.setValue(text)", query)
+    # GraphiQL parses what was typed a moment later, and knows subscriptions by that.
+    parsed = "([editor, text]) => editor.CodeMirror.documentAST?.loc.source.body === text"
+    await visit.page.wait_for_function(parsed, arg=[await editor.element_handle(), query])
+    await visit.page.get_by_role("button", name="Execute query").click()
+
+
+@needs_chromium
+async def test_graphiql_asks_for_a_token_and_uses_it_everywhere(token: str, visit: Visit, services: Services) -> None:
+    visit.expected = "the server responded with a status of 401"
+    page = await visit.open("/graphql")
+    form = page.locator("#access")
+    await expect(form).to_contain_text("The service asks for a token.")
+    await _run(visit, "subscription { changes { cursor } }")
+    await expect(_result(visit)).to_contain_text("the service closed the socket (4403)")
+    await expect(_result(visit)).to_contain_text("unauthenticated")
+    await form.get_by_label("Token").fill("not-the-token")
+    await form.get_by_role("button").click()
+    await expect(form).to_contain_text("The service does not take this token.")
+
+    await form.get_by_label("Token").fill(f"Bearer {token}")
+    await form.get_by_label("Token").press("Enter")
+    await expect(form).to_contain_text("This token is used in all tabs here.")
+    # The schema is there, which the explorer shows.
+    await page.get_by_role("button", name="Show Documentation Explorer").click()
+    await expect(page.locator(".graphiql-plugin")).to_contain_text("A GraphQL schema provides a root type")
+    await _run(visit, "{ memories { edges { cursor } } }")
+    await expect(_result(visit)).to_contain_text('"edges": []')
+    await services.memory_writes.store("default", {"key": "ada", "content": "Ada wrote a program"})
+    await _run(visit, 'subscription { changes(after: "beginning") { memory { key } } }')
+    await expect(_result(visit)).to_contain_text('"key": "ada"')
+
+    assert token not in page.url
+    kept = await page.evaluate("JSON.stringify([{...localStorage}, document.cookie])")
+    assert token not in kept
+    await page.reload()
+    await expect(form).to_contain_text("The token that was given before is used in all tabs here.")
+    await page.get_by_role("button", name="Show GraphiQL Explorer").click()
+    await expect(page.locator(".graphiql-explorer-root")).to_contain_text("Query")
+
+
+@needs_chromium
+async def test_graphiql_asks_for_no_token_where_none_is_needed(visit: Visit) -> None:
+    page = await visit.open("/graphql")
+    await _run(visit, "{ __typename }")
+    await expect(_result(visit)).to_contain_text('"__typename": "Query"')
+    await expect(page.locator("#access")).to_be_hidden()
+
+
+@needs_chromium
+async def test_the_rest_documentation_authorises(token: str, visit: Visit, services: Services) -> None:
+    await services.memory_writes.store("default", {"content": "Ada wrote a program"})
+    page = await visit.open("/docs")
+    await page.get_by_role("button", name="Authorize").click()
+    dialog = page.locator(".modal-ux")
+    await dialog.locator("input").fill(token)
+    await dialog.get_by_role("button", name="Apply credentials").click()
+    await dialog.get_by_role("button", name="Close").first.click()
+    stats = page.locator(".opblock", has_text="/stats")
+    await stats.locator(".opblock-summary-control").click()
+    await stats.get_by_role("button", name="Execute").click()
+    await expect(stats.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
 
 
 @needs_chromium

@@ -16,7 +16,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* The ways to authenticate; sfm.tokenMount and sfm.tokenVolume bring the file. */}}
+{{/* The ways to authenticate; sfm.tokenMount and sfm.tokenVolume bring the files. */}}
 {{- define "sfm.authEnv" -}}
 {{- if include "sfm.tokenSecret" . }}
 - {name: SOMA_API_TOKEN_FILE, value: /run/secrets/sfm-graph/api-token}
@@ -25,25 +25,39 @@
 {{- if .issuer }}
 - {name: SFM_JWT_ISSUER, value: {{ .issuer | quote }}}
 - {name: SFM_JWT_AUDIENCE, value: {{ .audience | quote }}}
+{{- if .jwksUrl }}
 - {name: SFM_JWT_JWKS_URL, value: {{ .jwksUrl | quote }}}
+{{- else }}
+- {name: SFM_JWT_PUBLIC_KEY_FILE, value: /run/secrets/sfm-graph/jwt.pem}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
 
 {{- define "sfm.tokenMount" -}}
-{{- if include "sfm.tokenSecret" . }}
+{{- if or (include "sfm.tokenSecret" .) .Values.auth.jwt.publicKeySecret.name }}
 - {name: token, mountPath: /run/secrets/sfm-graph, readOnly: true}
 {{- end }}
 {{- end -}}
 
 {{- define "sfm.tokenVolume" -}}
 {{- $token := include "sfm.tokenSecret" . | fromYaml -}}
-{{- if $token }}
+{{- $jwt := .Values.auth.jwt.publicKeySecret -}}
+{{- if or $token $jwt.name }}
 - name: token
-  secret:
-    secretName: {{ $token.name }}
+  projected:
     defaultMode: 0440
-    items: [{key: {{ $token.key }}, path: api-token}]
+    sources:
+      {{- with $token }}
+      - secret:
+          name: {{ .name }}
+          items: [{key: {{ .key }}, path: api-token}]
+      {{- end }}
+      {{- if $jwt.name }}
+      - secret:
+          name: {{ $jwt.name }}
+          items: [{key: {{ $jwt.key }}, path: jwt.pem}]
+      {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -146,4 +160,20 @@
 
 {{- define "sfm.tmpMount" -}}
 - {name: tmp, mountPath: /tmp}
+{{- end -}}
+
+{{/* The volume of backups, which is there already: the chart's own, or yours. */}}
+{{- define "sfm.backupsVolume" -}}
+- name: backups
+  persistentVolumeClaim:
+    claimName: {{ default (printf "%s-backups" (include "sfm.fullname" .)) .Values.backup.persistence.existingClaim }}
+{{- end -}}
+
+{{/* The settings of a job that runs before the release is there, with no config map of it. */}}
+{{- define "sfm.jobEnv" -}}
+{{- range $variable, $value := include "sfm.followerSettings" . | fromYaml }}
+- {name: {{ $variable }}, value: {{ $value | quote }}}
+{{- end }}
+- {name: SFM_DATA_DIR, value: /tmp}
+{{- include "sfm.postgresEnv" . }}
 {{- end -}}

@@ -44,3 +44,14 @@ name: {{ include "sfm.fullname" . }}-auth
 key: api-token
 {{- end -}}
 {{- end -}}
+
+
+{{/* Connections to Postgres at most, as a number: of each process of the service its pool and 4 beside it, with one
+replica more during an upgrade, and 20 for relays, followers and jobs. */}}
+{{- define "sfm.connections" -}}
+{{- $service := .Values.service -}}
+{{- $replicas := ternary $service.autoscaling.maxReplicas $service.replicas $service.autoscaling.enabled | int | add 1 -}}
+{{- $workers := default "1" (coalesce .Values.settings.UVICORN_WORKERS .Values.settings.SFM_WORKERS) | int -}}
+{{- $pool := default "16" .Values.settings.SFM_POOL_MAX_SIZE | int -}}
+{{- add 20 (mul $replicas $workers (add $pool 4)) -}}
+{{- end -}}

@@ -21,6 +21,7 @@ MAX_SUBJECT_CHARS: Final = 256
 MAX_KID_CHARS: Final = 256
 _REQUIRED: Final = ["exp", "iss", "aud", "sub"]
 _SCOPES: Final = {scope.value: scope for scope in Scope}
+_ALGORITHMS: Final = tuple(jwt.algorithms.get_default_algorithms())
 _DAMAGED: Final = "the token is damaged, or not signed by the issuer"
 _REASONS: Final[dict[type[Exception], str]] = {
     jwt.ExpiredSignatureError: "the token has expired",
@@ -71,10 +72,11 @@ class JwtAuthenticator:
             return None
         if len(token) > MAX_TOKEN_CHARS:
             raise Unauthenticated("the token is too long")
-        kid = _kid(token)
-        key = await self._keys.find(kid)
+        header = _header(token)
+        key = await self._keys.find(_kid(header))
         if key is None:
             raise Unauthenticated("the token is signed by an unknown key")
+        _check_algorithm(header, key)
         return self._principal(self._verified(token, key))
 
     async def aclose(self) -> None:
@@ -87,6 +89,9 @@ class JwtAuthenticator:
                 token, key.key, algorithms=[key.algorithm], audience=self._claims.audience,
                 issuer=self._claims.issuer, leeway=LEEWAY_SECONDS, options={"require": _REQUIRED},
             )  # fmt: skip
+        except jwt.MissingRequiredClaimError as error:
+            # The signature is checked before the claims: only the issuer's tokens are told what they lack.
+            raise Unauthenticated(f"the token lacks the claim {error.claim}") from None
         except jwt.PyJWTError as error:
             raise Unauthenticated(_REASONS.get(type(error), _DAMAGED)) from None
 
@@ -101,11 +106,24 @@ class JwtAuthenticator:
         return Principal(f"jwt:{self._claims.issuer}#{subject}", Grant(scopes, reach), _end(claims["exp"]))
 
 
-def _kid(token: str) -> str | None:
+def _header(token: str) -> dict[str, Any]:
     try:
-        kid = jwt.get_unverified_header(token).get("kid")
+        return jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         raise Unauthenticated(_DAMAGED) from None
+
+
+def _check_algorithm(header: Mapping[str, Any], key: IssuerKey) -> None:
+    """Says what is wrong where it is the algorithm. Raises Unauthenticated."""
+    found = header.get("alg")
+    if found != key.algorithm:
+        # Its name is said, where it is one: the header is anybody's text.
+        named = f"the token is signed by {found}" if found in _ALGORITHMS else "the token names no known algorithm"
+        raise Unauthenticated(f"{named}; {key.algorithm} is expected")
+
+
+def _kid(header: Mapping[str, Any]) -> str | None:
+    kid = header.get("kid")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_CHARS):
         raise Unauthenticated(_DAMAGED)
     return kid

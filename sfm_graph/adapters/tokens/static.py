@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 MIN_CHARS: Final = 16
 MAX_CHARS: Final = 1_024
+# Where container runtimes mount secrets, readable for whatever user the container has.
+MOUNTED: Final = (Path("/run/secrets"), Path("/var/run/secrets"))
 _VALUE, _FILE = "SOMA_API_TOKEN", "SOMA_API_TOKEN_FILE"
 
 
@@ -56,12 +58,23 @@ def _digest(token: str) -> bytes:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            mode, content = stat.S_IMODE(path.stat().st_mode), file.read(MAX_CHARS + 3)
+            content = file.read(MAX_CHARS + 3)
+        is_open = open_to_all(path)
     except OSError as exc:
         raise SettingsError(f"{_FILE}: cannot read {path}: {exc.strerror}") from exc
-    if mode & stat.S_IROTH:
+    if is_open:
         log.warning("%s: every user of this machine can read %s; chmod 600 it", _FILE, path)
     try:
         return content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as exc:
         raise SettingsError(f"{_FILE}: {path} is not text") from exc
+
+
+def open_to_all(path: Path) -> bool:
+    """Whether every user of the machine can read the file: no folder above it keeps others out, and it is no mounted
+    secret. Raises OSError."""
+    real = path.resolve(strict=True)
+    if any(real.is_relative_to(folder) for folder in MOUNTED):
+        return False
+    wanted = [(real, stat.S_IROTH), *((folder, stat.S_IXOTH) for folder in real.parents)]
+    return all(one.stat().st_mode & right for one, right in wanted)

@@ -27,7 +27,7 @@ class ApiKey:
     name: str = strawberry.field(description="Its name, unique among keys that are not revoked.")
     scopes: list[Scope] = strawberry.field(description="What it may do.")
     namespaces: list[str] = strawberry.field(description="Where: names, prefixes such as team/*, or * for all.")
-    created_by: str = strawberry.field(description="Who made it.")
+    created_by: str = strawberry.field(description="Who made it, such as key:7 (ci).")
     created_at: datetime = strawberry.field(description="When it was made.")
     expires_at: datetime | None = strawberry.field(description="From when on it is worth nothing; null: never.")
     revoked_at: datetime | None = strawberry.field(description="Since when it is revoked; null: it is not.")
@@ -70,26 +70,31 @@ class ApiKeyConnection:
         return cls(edges=edges, page_info=PageInfo.of(found, after))
 
 
-@strawberry.type(description="A denied action, or one of an administrator, written down before it was done.")
+@strawberry.type(
+    description="The decision on a denied action, or on one of an administrator. It is written down before the "
+    "action is done, and does not tell what became of it: what was allowed may have failed afterwards."
+)
 class AuditRecord:
     """A record of the audit log."""
 
     id: strawberry.ID = strawberry.field(description="Its number; later ones are mostly larger.")
     at: datetime = strawberry.field(description="When.")
     principal: str = strawberry.field(description="Who: local, token, key:<id> or jwt:<issuer>#<subject>.")
+    principal_name: str | None = strawberry.field(description="The name of the key, where it was one.")
     action: str = strawberry.field(description="What: a service and its method, such as namespaces.delete.")
     scope: str = strawberry.field(description="The scope that it needs.")
     namespace: str | None = strawberry.field(description="Where; null: in none in particular.")
     target: str | None = strawberry.field(description="What else it was about, such as a key's name.")
-    allowed: bool = strawberry.field(description="Whether it was allowed.")
+    allowed: bool = strawberry.field(description="Whether it was allowed; not, whether it then succeeded.")
     reason: str = strawberry.field(description="Why not; empty when it was.")
 
     @classmethod
     def from_domain(cls, one: audit.AuditRecord) -> Self:
         """The GraphQL form of a record."""
         return cls(
-            id=strawberry.ID(str(one.id)), at=one.at, principal=one.principal, action=one.action, scope=one.scope,
-            namespace=one.namespace, target=one.target, allowed=one.allowed, reason=one.reason,
+            id=strawberry.ID(str(one.id)), at=one.at, principal=one.principal, principal_name=one.label,
+            action=one.action, scope=one.scope, namespace=one.namespace, target=one.target, allowed=one.allowed,
+            reason=one.reason,
         )  # fmt: skip
 
 
@@ -109,10 +114,11 @@ class AuditConnection:
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
 
     @classmethod
-    async def read(cls, info: GraphInfo, first: int, after: str | None) -> Self:
+    async def read(cls, info: GraphInfo, first: int, after: str | None, wanted: audit.AuditFilter) -> Self:
         """The connection of a page."""
         async with info.context.reading() as view:
-            found = await info.context.services.audit.list(view, first=page.page_size(first), after=after)
+            size = page.page_size(first)
+            found = await info.context.services.audit.list(view, first=size, after=after, wanted=wanted)
         edges = [
             AuditEdge(node=AuditRecord.from_domain(one), cursor=cursor)
             for one, cursor in zip(found.items, found.cursors, strict=True)
@@ -159,3 +165,7 @@ class RevokeApiKeyPayload:
     """Answer of revokeApiKey."""
 
     api_key: ApiKey = strawberry.field(description="The key.")
+    token_needed: bool = strawberry.field(
+        description="Whether a request still needs a token. False: no key is left, of a service that only "
+        "this machine can reach, and whoever reaches it may do everything now."
+    )

@@ -6,6 +6,7 @@ from typing import Any
 from graphql import (
     FieldNode,
     FragmentSpreadNode,
+    GraphQLLeafType,
     GraphQLList,
     GraphQLObjectType,
     SelectionSetNode,
@@ -19,7 +20,7 @@ from sfm_graph.api.gql.cost.answer_size import AnswerSize
 
 
 class CountingExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Counts an object's fields when it is begun, and the elements of a list of leaves.
+    """Counts an object's fields when it is begun, the elements of a list of leaves, and how long the leaves are.
 
     A JSON value is one value, however large: it is handed on as it is.
     """
@@ -37,6 +38,12 @@ class CountingExecutor(StrawberryGraphQLCoreExecutionContext):
         """Execute an object's fields. Raises QueryTooComplex."""
         self._size.add(len(grouped_field_set))
         return super().execute_fields(parent_type, source_value, path, grouped_field_set, position)
+
+    def complete_leaf_value(self, return_type: GraphQLLeafType, result: Any) -> Any:  # type: ignore[override]
+        """A leaf as the answer has it. Raises QueryTooComplex."""
+        leaf = super().complete_leaf_value(return_type, result)
+        self._size.hold(leaf)
+        return leaf
 
     def complete_list_value(
         self, return_type: GraphQLList[Any], field_details_list: Any, info: Any, path: Any, result: Any, position: Any

@@ -26,13 +26,13 @@ def rendered(errors: Iterable[GraphQLError]) -> list[dict[str, Any]]:
 def log_unexpected(errors: Iterable[GraphQLError]) -> None:
     """Log what `rendered` hides, with its traceback."""
     for error in errors:
-        cause = _cause(error)
+        cause = cause_of(error)
         if _code(error, cause) == INTERNAL_ERROR:
             _log.error("unexpected error at %s", error.path, exc_info=cause)
 
 
 def _rendered(error: GraphQLError) -> dict[str, Any]:
-    cause = _cause(error)
+    cause = cause_of(error)
     code = _code(error, cause)
     REFUSALS.add(code)
     shown = error.formatted
@@ -50,7 +50,7 @@ def _rendered(error: GraphQLError) -> dict[str, Any]:
     return dict(shown)
 
 
-def _cause(error: GraphQLError) -> Exception | None:
+def cause_of(error: GraphQLError) -> Exception | None:
     """The exception that was raised; None for an error of GraphQL itself."""
     cause = error.original_error
     while isinstance(cause, GraphQLError):

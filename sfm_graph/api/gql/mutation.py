@@ -171,4 +171,5 @@ class Mutation:
     ) -> access.RevokeApiKeyPayload:
         async with info.context.writing() as services:
             revoked = await services.keys.revoke(input.key)
-        return access.RevokeApiKeyPayload(api_key=access.ApiKey.from_domain(revoked))
+            needed = await services.authentication.needed_after_revoking()
+        return access.RevokeApiKeyPayload(api_key=access.ApiKey.from_domain(revoked), token_needed=needed)

@@ -3,22 +3,24 @@
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import orjson
-from graphql import GraphQLError
+from graphql import DocumentNode, GraphQLError, get_operation_ast, parse
+from graphql import OperationType as OperationKind
 from strawberry.types.execution import ExecutionResult, PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from sfm_graph.api.gql.context import Context
 from sfm_graph.api.gql.errors import rendered
+from sfm_graph.api.gql.limits import MAX_QUERY_CHARS, MAX_TOKENS
 from sfm_graph.api.gql.schema import build_schema
 from sfm_graph.errors import InvalidInput, SfmError
 
 READS = frozenset({OperationType.QUERY})
 READS_AND_WRITES = frozenset({OperationType.QUERY, OperationType.MUTATION})
-STREAMED_READS = frozenset({OperationType.QUERY, OperationType.SUBSCRIPTION})
-EVERYTHING = frozenset(OperationType)
+STREAMED = frozenset({OperationType.SUBSCRIPTION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,28 @@ def asked_of(members: Mapping[str, Any]) -> Asked:
     if not isinstance(variables, dict | None):
         raise InvalidInput("variables must be an object")
     return Asked(query, variables or {}, name or None)
+
+
+def is_subscription(asked: Asked) -> bool:
+    """Whether a request is a subscription: known before it counts as one. Of a document that is wrong it is not."""
+    if not asked.query or len(asked.query) > MAX_QUERY_CHARS:
+        return False
+    try:
+        operation = get_operation_ast(_parsed(asked.query), asked.name)
+    except (GraphQLError, RecursionError):
+        return False
+    return operation is not None and operation.operation is OperationKind.SUBSCRIPTION
+
+
+@lru_cache(maxsize=128)
+def _parsed(query: str) -> DocumentNode:
+    return parse(query, max_tokens=MAX_TOKENS, no_location=True)
+
+
+async def only_answer(context: Context, asked: Asked, allowed: Iterable[OperationType]) -> Answer:
+    """The answer to what is no subscription."""
+    async with aclosing(answers(context, asked, allowed)) as found:
+        return await anext(found)
 
 
 async def answers(context: Context, asked: Asked, allowed: Iterable[OperationType]) -> AsyncGenerator[Answer]:

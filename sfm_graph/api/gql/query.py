@@ -1,5 +1,6 @@
 """The queries. All fields of one request see the same snapshot."""
 
+from datetime import datetime
 from typing import Annotated
 
 import strawberry
@@ -28,6 +29,7 @@ from sfm_graph.api.gql.walk_connections import NeighborConnection, RankConnectio
 from sfm_graph.api.gql.walks import Path, Subgraph
 from sfm_graph.api.gql.where import WhereArg, where_of
 from sfm_graph.domain import validate
+from sfm_graph.domain.audit import AuditFilter
 from sfm_graph.domain.identity import DEFAULT_NAMESPACE
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind
@@ -37,6 +39,12 @@ from sfm_graph.domain.walk import MAX_PATH_HOPS, PathMode, RankBy, RankQuery
 RefArg = Annotated[MemoryRef, strawberry.argument(description="Which memory.")]
 FromArg = Annotated[MemoryRef, strawberry.argument(description="Where it starts.", name="from")]
 ToArg = Annotated[MemoryRef, strawberry.argument(description="Where it ends.")]
+AuditedArg = Annotated[
+    str | None, strawberry.argument(description="Only who has this name, such as key:7; or the name of a key.")
+]
+AuditedInArg = Annotated[str | None, strawberry.argument(description="Only what was about this namespace.")]
+DeniedArg = Annotated[bool, strawberry.argument(description="Only what was denied.")]
+SinceArg = Annotated[datetime | None, strawberry.argument(description="Nothing from before.")]
 
 
 @strawberry.type(description="Reading. All fields of one request see the same snapshot of the database.")
@@ -243,5 +251,14 @@ class Query:
         return await ApiKeyConnection.read(info, first, after)
 
     @resolver("A page of the audit log, the newest first: what is about namespaces that the caller reaches.")
-    async def audit_log(self, info: GraphInfo, first: FirstArg = 20, after: AfterArg = None) -> AuditConnection:
-        return await AuditConnection.read(info, first, after)
+    async def audit_log(
+        self,
+        info: GraphInfo,
+        first: FirstArg = 20,
+        after: AfterArg = None,
+        principal: AuditedArg = None,
+        namespace: AuditedInArg = None,
+        denied: DeniedArg = False,
+        since: SinceArg = None,
+    ) -> AuditConnection:
+        return await AuditConnection.read(info, first, after, AuditFilter(principal, namespace, denied, since))

@@ -15,18 +15,19 @@ from strawberry.types.graphql import OperationType
 from sfm_graph.api import sse
 from sfm_graph.api.bodies import read_object
 from sfm_graph.api.gql.context import Context
-from sfm_graph.api.gql.errors import rendered
+from sfm_graph.api.gql.errors import cause_of, rendered
 from sfm_graph.api.gql.operations import (
-    EVERYTHING,
     READS,
     READS_AND_WRITES,
-    STREAMED_READS,
+    STREAMED,
     Answer,
     Asked,
     answers,
     asked_of,
     encoded,
     failure,
+    is_subscription,
+    only_answer,
     with_cost,
 )
 from sfm_graph.api.gql.schema import build_schema
@@ -35,7 +36,7 @@ from sfm_graph.api.pages import graphiql_page
 from sfm_graph.api.problems import headers_of
 from sfm_graph.api.streams import streams_of
 from sfm_graph.domain.strict_json import parse_json
-from sfm_graph.errors import RateLimited, SfmError
+from sfm_graph.errors import RateLimited, SfmError, Unavailable
 from sfm_graph.services.registry import Services
 
 JSON = "application/json"
@@ -74,9 +75,11 @@ def graphql_router(services: Services) -> APIRouter:
 async def _answer(services: Services, request: Request, asked: Asked, allowed: Iterable[OperationType]) -> Response:
     accept = request.headers.get("accept", "")
     takes_events = sse.accepted(accept)
+    if takes_events and is_subscription(asked):
+        return await _subscription(services, request, asked)
     # Who takes both is given events of what cannot be answered otherwise.
     if takes_events and "json" not in accept:
-        return await _events(services, request, asked)
+        return await _as_events(services, asked, allowed)
     context = Context(services)
     try:
         result = await build_schema().execute(
@@ -88,8 +91,6 @@ async def _answer(services: Services, request: Request, asked: Asked, allowed: I
     except CannotGetOperationTypeError as error:
         return _refused(400, error.as_http_error_reason())
     except InvalidOperationTypeError as error:
-        if takes_events and error.operation_type is OperationType.SUBSCRIPTION:
-            return await _events(services, request, asked)
         by_get = request.method == "GET"
         headers = {"Allow": "POST"} if by_get else None
         reason = error.as_http_error_reason(request.method)
@@ -105,19 +106,27 @@ async def _answer(services: Services, request: Request, asked: Asked, allowed: I
         answer["errors"] = rendered(result.errors)
     answer = with_cost(answer, context)
     media_type = RESPONSE_JSON if RESPONSE_JSON in accept else JSON
-    if not executed and (limited := _limited(result.errors)):
-        return _json(limited.http_status, answer, media_type, headers_of(limited))
-    return _json(200 if executed or media_type == JSON else 400, answer, media_type)
+    if executed:
+        return _json(200, answer, media_type)
+    status, waiting = _refused_with(result.errors or (), media_type)
+    return _json(status, answer, media_type, waiting)
 
 
-async def _events(services: Services, request: Request, asked: Asked) -> Response:
+async def _subscription(services: Services, request: Request, asked: Asked) -> Response:
     """The answers as GraphQL over server-sent events has them, one connection for each operation."""
+    await services.limits.admit("stream")
     context = Context(services)
-    chunks = _chunks(answers(context, asked, STREAMED_READS if request.method == "GET" else EVERYTHING))
     return sse.EventStream(
-        chunks, streams_of(request.app), patience_seconds=services.settings.subscriber_patience_seconds,
-        farewell=partial(_farewell, context),
+        _chunks(answers(context, asked, STREAMED)), streams_of(request.app),
+        patience_seconds=services.settings.subscriber_patience_seconds, farewell=partial(_farewell, context),
     )  # fmt: skip
+
+
+async def _as_events(services: Services, asked: Asked, allowed: Iterable[OperationType]) -> Response:
+    """The one answer to what is no subscription, in the same form, but executed as any request is."""
+    answer = await only_answer(Context(services), asked, allowed)
+    body = sse.event("next", encoded(answer.body)) + _COMPLETE
+    return Response(body, headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
 
 
 async def _chunks(found: AsyncGenerator[Answer]) -> AsyncGenerator[sse.Chunk]:
@@ -142,13 +151,22 @@ def _parameters(request: Request) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value != ""}
 
 
-def _limited(errors: Iterable[GraphQLError] | None) -> RateLimited | None:
-    found = (one.original_error for one in errors or ())
-    return next((one for one in found if isinstance(one, RateLimited)), None)
+def _refused_with(errors: Iterable[GraphQLError], media_type: str) -> tuple[int, Mapping[str, str]]:
+    """Status and headers for a document of which nothing was executed.
+
+    GraphQL over HTTP answers 200 in `application/json`; not so what tells when to try again, which clients and
+    proxies look for in the head.
+    """
+    error = next((found for one in errors if isinstance(found := cause_of(one), SfmError)), None)
+    if isinstance(error, RateLimited | Unavailable):
+        return error.http_status, headers_of(error)
+    if media_type == JSON:
+        return 200, {}
+    return (400 if error is None else error.http_status), {}
 
 
 def _refusal(error: SfmError) -> Response:
-    return _json(error.http_status, {"errors": failure(error)}, JSON)
+    return _json(error.http_status, {"errors": failure(error)}, JSON, headers_of(error))
 
 
 def _refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -14,6 +14,7 @@ from sfm_graph.api.gql.scalars import NamespaceArg
 from sfm_graph.domain import validate
 from sfm_graph.domain.change_filter import change_filter
 from sfm_graph.domain.identity import DEFAULT_NAMESPACE, Entity
+from sfm_graph.services.access.guard import caller
 from sfm_graph.services.changes.pages import ChangePage
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,6 +75,8 @@ async def _events(context: Context, first: ChangePage, pages: AsyncGenerator[Cha
         page: ChangePage | None = first
         while page is not None:
             for one in page.changes:
+                # A page may be taken so slowly that its reader's token is revoked meanwhile.
+                await caller().check()
                 yield Change.from_domain(one)
                 # Who asks for more has taken this one.
                 context.cursor = one.cursor

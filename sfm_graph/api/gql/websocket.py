@@ -6,17 +6,32 @@ for well-formed, and waits for a client that does not read for as long as it lik
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from contextlib import aclosing, suppress
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, nullcontext, suppress
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sfm_graph.api.authentication import socket_caller
 from sfm_graph.api.bodies import INLINE_BYTES
+from sfm_graph.api.exchange import GRACE_SECONDS
+from sfm_graph.api.gates import Place, place_of
 from sfm_graph.api.gql.context import Context
-from sfm_graph.api.gql.operations import EVERYTHING, Asked, answers, asked_of, encoded, failure
+from sfm_graph.api.gql.operations import (
+    READS_AND_WRITES,
+    STREAMED,
+    Answer,
+    Asked,
+    answers,
+    asked_of,
+    encoded,
+    failure,
+    is_subscription,
+    only_answer,
+)
 from sfm_graph.api.streams import FAREWELL_SECONDS, Streams, settled, taken
+from sfm_graph.domain.deadline import Deadline, out_of_time
 from sfm_graph.domain.strict_json import parse_json
 from sfm_graph.errors import InvalidInput, Overloaded, SfmError, SubscriberTooSlow, Unavailable
 from sfm_graph.services.access.guard import act_as, caller
@@ -69,6 +84,7 @@ class GraphqlSocket:
         self._services = services
         self._websocket = websocket
         self._streams = streams
+        self._place: Place | None = place_of(websocket.scope)
         self._patience = services.settings.subscriber_patience_seconds
         self._acknowledged = False
         self._operations: dict[str, _Operation] = {}
@@ -149,6 +165,8 @@ class GraphqlSocket:
         try:
             # Operations are tasks of this one, and inherit its caller.
             act_as(await socket_caller(self._services, self._websocket.scope, payload))
+            if self._place is not None:
+                self._place.acknowledge()
         except Unavailable as error:
             raise _Closed(TRY_AGAIN_LATER, error.code) from error
         except SfmError as error:
@@ -167,13 +185,14 @@ class GraphqlSocket:
             if len(self._tasks) >= MAX_OPERATIONS:
                 raise Overloaded(f"a socket has at most {MAX_OPERATIONS} operations at once")
             asked = asked_of(payload)
-            act_as(await caller().renewed())
-            await self._services.limits.admit("stream")
+            await caller().check()
+            run = self._follow if is_subscription(asked) else self._execute
+            await self._services.limits.admit("stream" if run == self._follow else "graphql")
         except SfmError as error:
             await self._send({"id": id_, "type": "error", "payload": failure(error)})
             return
         operation = self._operations[id_] = _Operation(Context(self._services))
-        operation.task = asyncio.create_task(self._run(id_, operation, asked))
+        operation.task = asyncio.create_task(run(id_, operation.context, asked))
         self._tasks.add(operation.task)
         operation.task.add_done_callback(self._done)
 
@@ -182,14 +201,51 @@ class GraphqlSocket:
         if operation is not None and operation.task is not None:
             operation.task.cancel()
 
-    async def _run(self, id_: str, operation: _Operation, asked: Asked) -> None:
-        async with aclosing(answers(operation.context, asked, EVERYTHING)) as found:
+    async def _follow(self, id_: str, context: Context, asked: Asked) -> None:
+        async with aclosing(answers(context, asked, STREAMED)) as found:
             async for answer in found:
                 if answer.refused:
-                    self._operations.pop(id_, None)
-                    await self._send({"id": id_, "type": "error", "payload": answer.body["errors"]})
+                    await self._refuse(id_, answer.body["errors"])
                     return
                 await self._send({"id": id_, "type": "next", "payload": answer.body})
+        await self._complete(id_)
+
+    async def _execute(self, id_: str, context: Context, asked: Asked) -> None:
+        try:
+            with self._place.request() if self._place is not None else nullcontext(Deadline(None)) as deadline:
+                answer = await self._in_time(id_, context, asked, deadline)
+        except Overloaded as error:
+            await self._refuse(id_, failure(error))
+            return
+        if answer is not None:
+            await self._finish(id_, answer)
+
+    async def _in_time(self, id_: str, context: Context, asked: Asked, deadline: Deadline) -> Answer | None:
+        """The answer; None when time was up, and that was said. What is executed has ended in any case."""
+        answering = asyncio.create_task(only_answer(context, asked, READS_AND_WRITES))
+        ends = None if deadline.moment is None else deadline.moment - time.monotonic() + GRACE_SECONDS
+        try:
+            await asyncio.wait({answering}, timeout=ends)
+            if answering.done():
+                return answering.result()
+            body = {"data": None, "errors": failure(out_of_time())}
+            await self._finish(id_, Answer(body, refused=False))
+            return None
+        finally:
+            await settled(answering)
+
+    async def _finish(self, id_: str, answer: Answer) -> None:
+        if answer.refused:
+            await self._refuse(id_, answer.body["errors"])
+            return
+        await self._send({"id": id_, "type": "next", "payload": answer.body})
+        await self._complete(id_)
+
+    async def _refuse(self, id_: str, errors: Sequence[Mapping[str, Any]]) -> None:
+        self._operations.pop(id_, None)
+        await self._send({"id": id_, "type": "error", "payload": errors})
+
+    async def _complete(self, id_: str) -> None:
         # Before the message, so that the client may use the id again at once.
         self._operations.pop(id_, None)
         await self._send({"id": id_, "type": "complete"})

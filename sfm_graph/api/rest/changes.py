@@ -18,6 +18,7 @@ from sfm_graph.api.rest.documented import documented
 from sfm_graph.api.streams import streams_of
 from sfm_graph.domain.change_filter import ChangeFilter, change_filter
 from sfm_graph.errors import SfmError
+from sfm_graph.services.access.guard import caller
 from sfm_graph.services.changes.changes import MAX_PAGE
 from sfm_graph.services.changes.pages import ChangePage
 
@@ -74,6 +75,7 @@ async def _chunks(path: str, first: ChangePage, pages: AsyncGenerator[ChangePage
         try:
             while page is not None:
                 for chunk in _of_page(page):
+                    await caller().check()
                     yield chunk
                 page = await anext(pages, None)
         except SfmError as error:

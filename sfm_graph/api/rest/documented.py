@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sfm_graph.api.authentication import OPEN_PATHS
 from sfm_graph.api.problems import MEDIA_TYPE
 from sfm_graph.api.rest.schemas import NAME, REF_TEXT, Properties, Schema, component, string
 from sfm_graph.domain import validate
@@ -20,6 +21,38 @@ _HEADERS = {
     "Idempotency-Key": string("The same key and body again within 24 hours gets the first answer", most=256, **NAME),
     "If-Match": string("The version that must be stored, else 409", pattern=r'^"[0-9]{1,9}"$'),
 }
+_SCHEME = "bearer"
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The static token, an API key or a JWT. A service that was given none of these asks for none.",
+}
+_WHOLE_SECONDS = {"type": "integer", "minimum": 0}
+
+
+def _refusal(description: str, header: str, schema: Schema) -> dict[str, Any]:
+    return {"description": description, "content": _PROBLEM, "headers": {header: {"schema": schema}}}
+
+
+_REFUSALS = {
+    "401": _refusal(
+        "No bearer token, or one that is wrong, expired or revoked", "WWW-Authenticate", {"type": "string"}
+    ),
+    "403": {"description": "The token lacks the scope or the namespace that this needs", "content": _PROBLEM},
+    "429": _refusal("The limit of this class of routes is used up", "Retry-After", _WHOLE_SECONDS),
+}
+
+
+def describe_access(document: dict[str, Any]) -> None:
+    """Say in an OpenAPI document which operations need a token, and how they are refused."""
+    document["components"]["securitySchemes"] = {_SCHEME: _BEARER}
+    document["security"] = [{_SCHEME: []}]
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            if path in OPEN_PATHS:
+                operation["security"] = []
+            else:
+                operation["responses"] = dict(sorted({**operation["responses"], **_REFUSALS}.items()))
 
 
 def documented(

@@ -18,6 +18,8 @@ from sfm_graph.domain.where import parse_filters
 from sfm_graph.errors import InvalidInput
 from sfm_graph.services.context import recall_in_context
 
+# As many as a bulk takes.
+MAX_BATCH_MEMORIES = 10_000
 router = APIRouter(tags=["recall"])
 _RECALL = documented("The memories that fit a query best", components.MATCHES, body=schemas.RECALL)
 
@@ -137,4 +139,8 @@ def _queries(call: Call) -> list[RecallQuery]:
         if not isinstance(own, Mapping) or own.keys() - schemas.QUERY.keys():
             raise InvalidInput("a query is a string, or an object as of /recall", field="queries", index=index)
         queries.append(_query(Call(call.services, call.namespace, {**shared, **own})))
+    if sum(query.first for query in queries) > MAX_BATCH_MEMORIES:
+        raise InvalidInput(
+            f"the queries of a batch ask for at most {MAX_BATCH_MEMORIES} memories in all", field="queries"
+        )
     return queries

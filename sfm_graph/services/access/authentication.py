@@ -16,7 +16,7 @@ log = logging.getLogger("sfm_graph.audit")
 
 # More than any token of ours, and as much as headers may have in most servers.
 MAX_TOKEN_CHARS: Final = 16_384
-_NEEDED: Final = "a bearer token is needed: Authorization: Bearer <token>"
+_NEEDED: Final = "a bearer token is needed in the Authorization header"
 
 
 class Authentication:
@@ -51,8 +51,8 @@ class Authentication:
         """The caller that is this process itself, such as a command without `--url`."""
         return Caller(LOCAL, self._policy, self._audit)
 
-    async def caller(self, token: str | None) -> Caller:
-        """Who sends a token; with None, who sends none.
+    async def caller(self, token: str | None, client: str = "this process") -> Caller:
+        """Who sends a token; with None, who sends none. `client`: from where, for the log.
 
         Raises Unauthenticated, and DatabaseUnavailable or Unavailable when that cannot be found out.
         """
@@ -62,13 +62,21 @@ class Authentication:
         except Unauthenticated as refused:
             self.failures += 1
             # Not a row of the audit log, which anybody could fill so.
-            log.warning("authentication failed: %s", refused.message)
+            log.warning("authentication failed for %s: %s", client, refused.message)
             raise
         return Caller(principal, self._policy, self._audit, ask)
 
     async def required(self) -> bool:
         """Whether a request needs a token. Raises DatabaseUnavailable."""
         return not self._open_to_local or await self.has_any()
+
+    async def needed_after_revoking(self) -> bool:
+        """As `required`, where a key was just revoked: that nobody needs a token now is a line of the log. Raises
+        DatabaseUnavailable."""
+        needed = await self.required()
+        if not needed:
+            log.warning("no API key is left: whoever reaches the service from this machine may do everything now")
+        return needed
 
     async def has_any(self) -> bool:
         """Whether anybody could have a token: there is a static one, JWTs are taken, or an API key was made and not

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -23,39 +22,52 @@ from sfm_graph.services.access.policy import ScopesByNamespace
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# How often a stream asks again whether its reader still may.
+# How soon a revoked credential is worth nothing to who stays.
 RENEWAL_SECONDS: Final = 5.0
 _MARK = "__needs__"
 
 
-@dataclass(frozen=True, slots=True)
 class Caller:
-    """A principal, and who decides what it may. `renew` gives the principal as it is now: of a revoked credential it
-    raises Unauthenticated."""
+    """A principal, and who decides what it may.
 
-    principal: Principal
-    policy: Policy
-    audit: Audit | None = None
-    renew: Callable[[], Awaitable[Principal]] | None = None
+    `renew` gives the principal as it is now; of a revoked credential it raises Unauthenticated. It is asked every 5
+    seconds, so that whoever stays for long, by a stream or an import, stays no longer than the credential.
+    """
+
+    def __init__(
+        self,
+        principal: Principal,
+        policy: Policy,
+        audit: Audit | None = None,
+        renew: Callable[[], Awaitable[Principal]] | None = None,
+    ) -> None:
+        self.principal = principal
+        self.policy = policy
+        self.audit = audit
+        self.renew = renew
+        self._due = time.monotonic() + RENEWAL_SECONDS
 
     async def require(self, action: Action) -> None:
-        """Raises Forbidden when the policy denies; that, and what an administrator does, is written down first."""
-        _check_time(self.principal)
+        """Raises Forbidden when the policy denies; that, and what an administrator does, is written down first.
+
+        Raises what `check` raises.
+        """
+        await self.check()
         decision = await self.policy.decide(self.principal, action)
         if self.audit is not None and (not decision.allowed or action.scope is Scope.ADMIN):
             await self.audit.record(self.principal, action, decision)
         if not decision.allowed:
             raise Forbidden(decision.reason, action=action.name, scope=action.scope.value)
 
-    async def renewed(self) -> "Caller":
-        """The caller as it is now. Raises Unauthenticated for a credential that was revoked or has expired, and
-        Unavailable."""
-        return self if self.renew is None else replace(self, principal=await self.renew())
-
-
-def _check_time(principal: Principal) -> None:
-    if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
-        raise Unauthenticated("the token has expired")
+    async def check(self) -> None:
+        """Raises Unauthenticated for a credential that has expired, or was revoked more than 5 seconds ago, and
+        Unavailable when that cannot be found out."""
+        if self.renew is not None and time.monotonic() >= self._due:
+            self.principal = await self.renew()
+            self._due = time.monotonic() + RENEWAL_SECONDS
+        expires_at = self.principal.expires_at
+        if expires_at is not None and expires_at <= datetime.now(UTC):
+            raise Unauthenticated("the token has expired")
 
 
 _caller: ContextVar[Caller] = ContextVar("caller", default=Caller(LOCAL, ScopesByNamespace()))  # noqa: B039 - frozen
@@ -90,8 +102,8 @@ def needs(scope: Scope, *, target: str | None = None) -> Callable[[F], F]:
     """Guards a public method of a service: a coroutine function or an async generator function.
 
     The action is about the method's parameter `namespace`; without one, about none in particular. `target`: the
-    parameter that says what else it is about. A stream is asked
-    about again every 5 seconds, when it has something to give. The method raises Forbidden, Unauthenticated, and
+    parameter that says what else it is about. A stream is asked about
+    again for each of its items. The method raises Forbidden, Unauthenticated, and
     InvalidInput for what cannot be a namespace's name.
     """
 
@@ -150,14 +162,10 @@ def _stream(method: Callable[..., Any], action: Callable[..., Action]) -> Callab
     async def guarded(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
         asked, who = action(arguments, named), caller()
         await who.require(asked)
-        due = time.monotonic() + RENEWAL_SECONDS
         stream = method(*arguments, **named)
         try:
             async for item in stream:
-                if time.monotonic() >= due:
-                    who = await who.renewed()
-                    await who.require(asked)
-                    due = time.monotonic() + RENEWAL_SECONDS
+                await who.require(asked)
                 yield item
         finally:
             await stream.aclose()

@@ -56,7 +56,7 @@ class Keys:
         checked, until = api_key.name(name), api_key.future(expires_at)
         grant = Grant(access.scopes(scopes), access.reach(namespaces))
         await _require_cover(grant, checked)
-        creator, secret = caller().principal.name, secrets.token_urlsafe(SECRET_BYTES)
+        creator, secret = caller().principal.shown, secrets.token_urlsafe(SECRET_BYTES)
 
         async def work(session: WriteSession) -> ApiKey | None:
             return await api_keys.create(session, checked, api_key.secret_hash(secret), grant, creator, until)
@@ -113,7 +113,7 @@ class Keys:
         if stored.key.expires_at is not None and stored.key.expires_at <= now:
             raise Unauthenticated("the API key has expired")
         self._used[id] = now
-        return Principal(f"key:{id}", stored.key.grant, stored.key.expires_at)
+        return Principal(f"key:{id}", stored.key.grant, stored.key.expires_at, stored.key.name)
 
     async def exist(self) -> bool:
         """Whether there was a key that is not revoked at most 5 seconds ago; as this process left it, at once."""
@@ -170,4 +170,4 @@ async def _require_cover(grant: Grant, name: str) -> None:
 
 
 def _say(what: str, key: ApiKey) -> None:
-    log.info("API key %d was %s by %s", key.id, what, caller().principal.name)
+    log.info("API key %d (%s) was %s by %s", key.id, key.name, what, caller().principal.shown)

@@ -1,5 +1,6 @@
 """Reading a namespace's changes: pages for those who ask, a stream for those who stay."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -23,6 +24,8 @@ from sfm_graph.store.change_stream import log_of
 FROM_BEGINNING = "beginning"
 FROM_NOW = "now"
 MAX_PAGE = 1_000
+# Followers that read the log at once: one that keeps nothing of it reads as fast as it can, and connections are few.
+MAX_CATCHING_UP = 4
 
 
 class Changes:
@@ -32,6 +35,7 @@ class Changes:
         self._views = views
         self._tail = tail
         self._runner = runner
+        self._catching_up = asyncio.Semaphore(MAX_CATCHING_UP)
 
     @property
     def subscribers(self) -> int:
@@ -50,6 +54,14 @@ class Changes:
     @needs(Scope.READ)
     async def cursor(self, view: View, namespace: str) -> str:
         """Where a reader goes on who has read a namespace in this view. Raises NamespaceNotFound."""
+        return await self._cursor(view, namespace)
+
+    @needs(Scope.SUBSCRIBE)
+    async def now(self, view: View, namespace: str) -> str:
+        """Where a reader begins who wants what is not in this view yet. Raises NamespaceNotFound."""
+        return await self._cursor(view, namespace)
+
+    async def _cursor(self, view: View, namespace: str) -> str:
         found = await view.existing_namespace(namespace)
         return Cursors(await log_of(view.session), found.id).at(Position(view.snapshot))
 
@@ -80,12 +92,29 @@ class Changes:
             reader = await self._reader(view, found, after or FROM_NOW, wanted)
         async with self._tail.joined(found.id) as place:
             while True:
-                for pages in (_caught_up(reader, heartbeat_seconds), self._live(reader, place, heartbeat_seconds)):
+                behind, beside = (
+                    self._caught_up(reader, heartbeat_seconds),
+                    self._live(reader, place, heartbeat_seconds),
+                )
+                for pages in (behind, beside):
                     async with aclosing(pages):
                         async for page in pages:
                             yield page
                             if any(one.change.entity is Entity.NAMESPACE for one in page.changes):
                                 return
+
+    async def _caught_up(self, reader: Reader, heartbeat_seconds: float) -> AsyncGenerator[ChangePage]:
+        """What the database has: a page at least, and one for each heartbeat that passes without a change."""
+        told, more = time.monotonic(), True
+        while more:
+            heed_cancellation()
+            # By page: who is far behind keeps nobody waiting for long.
+            async with self._catching_up:
+                page = await reader.from_database()
+            more = page.more
+            if page.changes or not more or time.monotonic() - told > heartbeat_seconds:
+                told = time.monotonic()
+                yield page
 
     async def _live(self, reader: Reader, place: Place, heartbeat_seconds: float) -> AsyncGenerator[ChangePage]:
         """What comes, until the reader was so slow that it has to catch up."""
@@ -105,18 +134,6 @@ class Changes:
         log = await log_of(view.session)
         vicinity = await Vicinity.of(self._runner, view, namespace.name, wanted)
         return Reader(self._views, Cursors(log, namespace.id), _start(log, namespace, view, after), wanted, vicinity)
-
-
-async def _caught_up(reader: Reader, heartbeat_seconds: float) -> AsyncGenerator[ChangePage]:
-    """What the database has: a page at least, and one for each heartbeat that passes without a change."""
-    told, more = time.monotonic(), True
-    while more:
-        heed_cancellation()
-        page = await reader.from_database()
-        more = page.more
-        if page.changes or not more or time.monotonic() - told > heartbeat_seconds:
-            told = time.monotonic()
-            yield page
 
 
 def _start(log: ChangeLog, namespace: Namespace, view: View, after: str) -> Position:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TypeVar
 
+import orjson
+
 from sfm_graph.errors import QueryTooComplex
 
 T = TypeVar("T")
@@ -11,6 +13,8 @@ T = TypeVar("T")
 # Fields of the answer's objects and elements of its lists of leaves: 2 to 3 us of the event loop each, so at most
 # about half a second of it, in turns.
 MAX_VALUES = 200_000
+# Text and JSON of an answer, in characters: what a process holds a few times over until it is sent.
+MAX_CHARS = 64 * 1024**2
 # Completing so many takes 4 to 5 ms; then other requests have a turn.
 VALUES_PER_TURN = 1_500
 
@@ -18,10 +22,10 @@ VALUES_PER_TURN = 1_500
 class AnswerSize:
     """The values of one answer, counted as they are completed."""
 
-    __slots__ = ("_lock", "_since_turn", "values")
+    __slots__ = ("_lock", "_since_turn", "chars", "values")
 
     def __init__(self) -> None:
-        self.values = 0
+        self.values = self.chars = 0
         self._since_turn = 0
         self._lock = asyncio.Lock()
 
@@ -35,6 +39,15 @@ class AnswerSize:
         self.values += values
         if self.values > MAX_VALUES:
             raise QueryTooComplex(f"an answer has at most {MAX_VALUES} values; ask for fewer at a time")
+
+    def hold(self, leaf: object) -> None:
+        """Count the characters of a leaf that may be long: text or JSON. Raises QueryTooComplex."""
+        if isinstance(leaf, str):
+            self.chars += len(leaf)
+        elif isinstance(leaf, dict | list):
+            self.chars += len(orjson.dumps(leaf, default=str))
+        if self.chars > MAX_CHARS:
+            raise QueryTooComplex(f"an answer has at most {MAX_CHARS} characters of text and JSON; ask for less")
 
     def fits_in_turn(self, values: int) -> bool:
         """Whether so many more may be completed before others have a turn."""
@@ -68,4 +81,4 @@ class AnswerSize:
 
     def reset(self) -> None:
         """Begin another answer."""
-        self.values = 0
+        self.values = self.chars = 0

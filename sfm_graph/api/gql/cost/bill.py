@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from sfm_graph.domain.rate import Limit
 from sfm_graph.errors import BudgetSpent
 from sfm_graph.services.registry import Services
 
@@ -20,22 +21,33 @@ _MOST_WAIT_SECONDS = 60.0
 class Bill:
     """What one operation may cost, or each event of a subscription. `paid`: it was, or is being, executed.
 
-    `remaining` and `reset_seconds` are of the budget after it was charged; None without one.
+    `remaining` and `reset_seconds` are of the `budget` after it was charged, or refused; None without one.
     """
 
     requested: int
     limit: int
     is_subscription: bool
+    budget: Limit | None
     paid: bool = False
-    remaining: int | None = None
+    remaining: int = 0
     reset_seconds: float = 0.0
 
     async def pay(self, services: Services) -> None:
         """Take the cost from the caller's budget. Raises BudgetSpent."""
-        taken = await services.limits.spend(self.requested) if self.requested else None
+        try:
+            taken = await services.limits.spend(self.requested)
+        except BudgetSpent as error:
+            self._left(error.details["remaining"], error.details["reset_seconds"])
+            raise
         self.paid = True
         if taken is not None:
-            self.remaining, self.reset_seconds = taken.remaining, taken.reset_seconds
+            self._left(taken.remaining, taken.reset_seconds)
+
+    async def look(self, services: Services) -> None:
+        """Find out how much is left of the caller's budget, without taking anything."""
+        found = await services.limits.left()
+        if found is not None:
+            self._left(found.remaining, found.reset_seconds)
 
     async def pay_patiently(self, services: Services) -> None:
         """Take the cost of one more event, as soon as the budget has it."""
@@ -47,8 +59,13 @@ class Bill:
             await asyncio.sleep(min(max(wait, _LEAST_WAIT_SECONDS), _MOST_WAIT_SECONDS))
 
     def shown(self, actual: int) -> dict[str, Any]:
-        """`extensions.cost` of an answer for which so much was read."""
+        """`extensions.cost` of an answer, refused or not, for which so much was read."""
         cost: dict[str, Any] = {"requested": self.requested, "actual": actual, "limit": self.limit}
-        if self.remaining is not None:
-            cost["budget"] = {"remaining": self.remaining, "resetSeconds": round(self.reset_seconds, 3)}
+        if self.budget is not None:
+            cost["budget"] = {
+                "limit": self.budget.most, "remaining": self.remaining, "resetSeconds": round(self.reset_seconds, 3),
+            }  # fmt: skip
         return cost
+
+    def _left(self, remaining: int, reset_seconds: float) -> None:
+        self.remaining, self.reset_seconds = remaining, reset_seconds

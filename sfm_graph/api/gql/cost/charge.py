@@ -16,15 +16,19 @@ async def charge(
 ) -> None:
     """Let the caller pay for an operation of a validated document; of a subscription, for the first event.
 
-    `context.bill` is set. Raises QueryTooComplex when one request may not cost so much, BudgetSpent.
+    `context.bill` is set. Raises QueryTooComplex when one request may not cost so much, or a whole budget does not
+    suffice for it, and BudgetSpent when what is left of it does not.
     """
-    limit = context.services.settings.max_query_cost
+    budget = context.services.limits.budget
+    most = context.services.settings.max_query_cost
+    limit = most if budget is None else min(most, budget.most)
     plan = plan_of(schema, document, name)
     if plan is None:
         return
     measured = Measurement(plan, variables)
-    context.bill = Bill(measured.total, limit, plan.is_subscription)
+    context.bill = Bill(measured.total, limit, plan.is_subscription, budget)
     if measured.total > limit:
+        await context.bill.look(context.services)
         heaviest = measured.heaviest()
         raise QueryTooComplex(
             f"the request may cost {measured.total}, most of it for {heaviest}; at most {limit} is answered",

@@ -104,6 +104,12 @@ def _forget_many(given: Arguments) -> int:
     return WRITE + (refs or (MAX_BULK_ITEMS if given.has("input", "where") else 0))
 
 
+def _unlink(given: Arguments) -> int:
+    # Between two memories there may be as many as one transaction removes.
+    by_ends = given.has("input", "source") or given.has("input", "target")
+    return WRITE + (MAX_BULK_ITEMS if by_ends else 0)
+
+
 def _recall_page(given: Arguments) -> int:
     return given.number("first", MAX_PAGE) + given.number("expand", MAX_EXPAND)
 
@@ -141,7 +147,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "Mutation.link": _WRITE,
     "Mutation.linkMany": _batch(),
     "Mutation.updateLink": _WRITE,
-    "Mutation.unlink": _WRITE,
+    "Mutation.unlink": Rule(_unlink),
     "Mutation.createNamespace": _WRITE,
     "Mutation.updateNamespace": _WRITE,
     "Mutation.deleteNamespace": Rule(constant(WHOLE_GRAPH)),
