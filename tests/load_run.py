@@ -42,7 +42,7 @@ class Plan:
 class Outcome:
     """The figures of a run that held."""
 
-    requests: Counter[str] = field(default_factory=Counter)
+    requests: dict[str, int] = field(default_factory=dict)
     requests_a_second: float = 0.0
     slowest_ms: float = 0.0
     refused_while_away: int = 0
@@ -162,7 +162,7 @@ class _Run:
         part = max(1, len(after) // 8)
         first, last = statistics.median(after[:part]), statistics.median(after[-part:])
         return Outcome(
-            requests=requests, requests_a_second=round(requests.total() / self._plan.seconds, 1),
+            requests=dict(requests), requests_a_second=round(requests.total() / self._plan.seconds, 1),
             slowest_ms=round(max(one.slowest_ms for one in met), 1), refused_while_away=len(refusals),
             ready_again_seconds=[round(one, 2) for one in self._ready_again],
             memory_mb=(round(first, 1), round(last, 1)), growth=round(last / first - 1, 4),
