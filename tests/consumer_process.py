@@ -78,13 +78,20 @@ class ConsumerProcess:
     def pid(self) -> int:
         return self.process.pid
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """AssertionError, with the process's messages, when it takes too long or the process ends."""
+    def wait_until(
+        self, condition: Callable[[], bool], what: str = "a condition", around: Callable[[], str] = str
+    ) -> None:
+        """AssertionError when it takes too long or the process ends: with the process's messages, `what` was waited
+        for, and what `around` tells of then."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self._told(f"ended by {self.process.poll()}", what, around)
+            assert time.monotonic() < deadline, self._told(f"{DEADLINE_SECONDS:g} s are over", what, around)
             time.sleep(0.02)
+
+    def _told(self, end: str, what: str, around: Callable[[], str]) -> str:
+        # Last, since a report of a failure is often cut at its beginning.
+        return f"{self.log.read_text()}\n{end}, waiting for {what}; {around()}"
 
     def url(self) -> str:
         """Where its metrics and health are."""
@@ -94,8 +101,8 @@ class ConsumerProcess:
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url() + path, trust_env=False, timeout=30)
 
-    def wait_until_ready(self) -> None:
-        self.wait_until(lambda: self.get("/readyz").status_code == 200)
+    def wait_until_ready(self, around: Callable[[], str] = str) -> None:
+        self.wait_until(lambda: self.get("/readyz").status_code == 200, "readiness", around)
 
     def kill(self) -> None:
         """`kill -9`."""

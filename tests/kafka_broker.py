@@ -167,6 +167,11 @@ class KafkaBroker:
         """SIGKILL; returns when the process is gone. Data stay."""
         self._end(signal.SIGKILL)
 
+    def state(self) -> str:
+        """Whether it runs and answers, and the end of its log, to read in a report."""
+        runs = self.pid is not None and _alive(self.pid)
+        return f"broker: runs {runs}, answers {self._answers()}, its log ends with {self._log_end()}"
+
     def freeze(self) -> None:
         """SIGSTOP: connections stay open and nothing is answered."""
         os.kill(self._pid(), signal.SIGSTOP)

@@ -50,6 +50,11 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
 
+    def state(self) -> str:
+        """Whether it runs and answers, to read in a report."""
+        code = self._process.poll() if self._process is not None else "never started"
+        return f"redis-server: exit {code}, answers {self._answers()}"
+
     def pause(self) -> None:
         """It keeps its connections and does nothing."""
         assert self._process is not None

@@ -372,15 +372,20 @@ def _survive(
     process = ConsumerProcess(home, bus.topics, bus.environment, "--group", group)
     started.append(process)
     effects = Effects(home)
+
+    def around() -> str:
+        ready = process.get("/readyz").text if process.process.poll() is None else "none"
+        return f"{effects.count()} effects, readiness {ready}, {server.state()}"
+
     bus.publish(range(1, 201))
-    process.wait_until(lambda: effects.count() >= 100)
+    process.wait_until(lambda: effects.count() >= 100, "the first 100 effects", around)
     server.kill()
-    process.wait_until(lambda: process.get("/readyz").status_code == 503)
+    process.wait_until(lambda: process.get("/readyz").status_code == 503, "503 without the bus", around)
     assert process.get("/healthz").status_code == 200
     server.start()
     bus.publish(range(201, 301))
-    process.wait_until(lambda: effects.count() >= 300)
-    process.wait_until_ready()
+    process.wait_until(lambda: effects.count() >= 300, "all 300 effects", around)
+    process.wait_until_ready(around)
     assert sorted(sequence for *_, sequence in effects.lines()) == list(range(1, 301))
     assert in_order(effects)
     assert process.end() == 0

@@ -5,7 +5,7 @@ aiokafka fetches ahead at most one response for each partition, so that what wai
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -115,10 +115,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._consumer.start()
             self.joined = True
             while True:
-                # The time between two calls is what `max_poll_interval_ms` bounds: handlers that wait for what they
-                # write to must not cost the partitions.
-                await self._consumer.getmany(_NOWHERE, timeout_ms=0)
-                await self._look()
+                self._listener.reachable(await self._trouble())
+                self._check_tasks()
                 await asyncio.sleep(_PULSE_SECONDS)
         finally:
             await self._lose(tuple(self._claims))
@@ -146,31 +144,70 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]
                 claim.lose()
                 self._claims.pop(claim.place, None)
 
-    async def _look(self) -> None:
-        """See how far the partitions reach, and by that whether the broker answers."""
+    async def _trouble(self) -> str | None:
+        """Why the broker cannot be reached, None when it answers. Raises KafkaError when the membership is over."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                if not self._claims:
-                    await self._consumer.topics()
-                for partition, end in (await self._ends()).items():
-                    if partition in self._claims:
-                        self._claims[partition].end = end
+                # The time between two calls is what `max_poll_interval_ms` bounds: handlers that wait for what they
+                # write to must not cost the partitions. While partitions move it waits for them, without an end when
+                # the broker goes away meanwhile.
+                await self._consumer.getmany(_NOWHERE, timeout_ms=0)
+                return await self._look()
         except TimeoutError:
-            self._listener.reachable(f"Kafka did not answer within {_ANSWER_SECONDS:g} s")
+            return f"Kafka did not answer within {_ANSWER_SECONDS:g} s"
+
+    async def _look(self) -> str | None:
+        """See how far the partitions reach, and by that whether the broker answers."""
+        try:
+            if not self._claims:
+                await self._consumer.topics()
+            for partition, end in (await self._ends()).items():
+                if partition in self._claims:
+                    self._claims[partition].end = end
         except KafkaError as error:
-            self._listener.reachable(f"Kafka: {type(error).__name__}: {error}")
-        else:
-            self._listener.reachable(None)
+            return f"Kafka: {type(error).__name__}: {error}"
+        return None
+
+    def _check_tasks(self) -> None:
+        """Raises KafkaError when one of aiokafka's tasks, which nobody starts again, has ended."""
+        for what, task in (
+            ("metadata", self._consumer._client._sync_task),
+            ("messages", self._consumer._fetcher.error_future),
+        ):
+            if task.done():
+                error = None if task.cancelled() else task.exception()
+                raise KafkaError(f"aiokafka's task for {what} has ended: {error!r}")
 
     async def _ends(self) -> Mapping[TopicPartition, int]:
         return await self._consumer.end_offsets(list(self._claims)) if self._claims else {}
 
     async def _stop(self) -> None:
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await self._consumer.stop()
-        except (KafkaError, OSError) as error:
-            log.warning("Kafka: left the group without telling it: %s", error)
+        """Returns when nothing of the member runs or is connected any more, or at the deadlines of its parts."""
+        client = self._consumer._client
+        if client._sync_task is not None and client._sync_task.done():
+            client._sync_task = None  # its error would be raised before a connection is closed
+        if await _ends_well(self._consumer.stop()):
+            return
+        # It closes one part after the other: what stood behind the one that failed would go on for ever.
+        coordinator, fetcher = self._consumer._coordinator, self._consumer._fetcher
+        if coordinator is not None:
+            await _ends_well(coordinator._stop_heartbeat_task())
+            await _ends_well(coordinator._stop_commit_offsets_refresh_task())
+        if fetcher is not None:
+            await _ends_well(fetcher.close())
+        await _ends_well(client.close())
+
+
+async def _ends_well(closing: Coroutine[Any, Any, None]) -> bool:
+    # A task of its own: aiokafka lets out the cancellations and errors of its own tasks, which are none of ours.
+    task = asyncio.create_task(closing)
+    await asyncio.wait([task], timeout=_STOP_SECONDS)
+    task.cancel()
+    await asyncio.wait([task], timeout=_STOP_SECONDS)
+    error = "cut off" if not task.done() or task.cancelled() else task.exception()
+    if error is not None:
+        log.warning("Kafka: left the group, or a connection, without telling it: %r", error)
+    return error is None
 
 
 class KafkaClaim:

@@ -5,6 +5,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from sfm_graph.adapters.buses.kafka_connection import mend_connections
 from sfm_graph.errors import SettingsError
 from sfm_graph.settings import KafkaProtocol, Settings
 
@@ -14,6 +15,7 @@ _SERVER = re.compile(rf"(?:\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)(?::([0-9]
 
 def producer_options(settings: Settings) -> dict[str, Any]:
     """Arguments of AIOKafkaProducer. Raises SettingsError for brokers, certificates or keys that cannot be used."""
+    mend_connections()  # here, since whoever connects to Kafka asks for these first
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": _servers(settings.kafka_bootstrap_servers or ""),
