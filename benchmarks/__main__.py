@@ -16,9 +16,11 @@ NAMES = {
     "recall_rules": "the rules that recall is built towards, on questions with known answers",
     "recall_quality": "what the service recalls of questions with known answers, each leg alone and each part off",
     "recall_speed": "recall of 10 explained hits at 10k to 1M memories, in process and over HTTP, and bare pgvector",
+    "as_of": "questions as of another time, valid or known, against the same questions now",
     "cache": "the same recall asked again, with a cache in Redis and without",
     "changes": "the change stream: relay, time from commit to readers, and what the log costs writers",
     "telemetry": "what metrics and traces cost a recall at 10k memories",
+    "fading": "a decay pass beside traffic, and inserts at a limit of memories against inserts below it",
     "graph": "walks and paths on power-law graphs, against recursive SQL, NetworkX, igraph and Ladybug",
 }
 

@@ -23,6 +23,7 @@ from sfm_graph.api.problems import add_problem_handlers
 from sfm_graph.api.rest import COMPONENTS, probe_routes, rest_routes
 from sfm_graph.api.rest.documented import describe_access
 from sfm_graph.runtime import open_runtime
+from sfm_graph.services.access.agents import HEADER as AGENT_HEADER
 from sfm_graph.services.registry import Services
 from sfm_graph.settings import Settings
 from sfm_graph.telemetry import request_ids
@@ -33,7 +34,7 @@ _DESCRIPTION = (
 
 # What pages of other origins may send and see, once they are let in.
 _ALLOWED_HEADERS = (
-    "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID", TIMEOUT_HEADER,
+    "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID", AGENT_HEADER, TIMEOUT_HEADER,
     request_ids.HEADER, "traceparent", "tracestate",
 )  # fmt: skip
 _EXPOSED_HEADERS = (

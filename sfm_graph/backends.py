@@ -1,4 +1,4 @@
-"""What the settings plug in: embedders, a reranker, an event bus, a vector index.
+"""What the settings plug in: embedders, a reranker, a predictor, an event bus, a vector index.
 
 What needs redis-py is imported where it is used: that loads OpenTelemetry's SDK whenever it is installed, 0.1 s.
 """
@@ -11,6 +11,8 @@ from sfm_graph.adapters.embedders.onnx import OnnxEmbedder
 from sfm_graph.adapters.embedders.openai import OpenAiEmbedder
 from sfm_graph.adapters.embedders.sentence_transformers import SentenceTransformersEmbedder
 from sfm_graph.adapters.models.source import ModelSource
+from sfm_graph.adapters.predictors.ollama import OllamaPredictor
+from sfm_graph.adapters.predictors.openai import OpenAiPredictor
 from sfm_graph.adapters.qdrant.opening import open_client
 from sfm_graph.adapters.rate_limits.in_process import InProcessRateLimiter
 from sfm_graph.adapters.rerankers.http import HttpReranker
@@ -21,13 +23,14 @@ from sfm_graph.ports.authenticator import Authenticator
 from sfm_graph.ports.cache import Cache
 from sfm_graph.ports.embedder import Embedder
 from sfm_graph.ports.event_bus import EventBus
+from sfm_graph.ports.predictor import Predictor
 from sfm_graph.ports.rate_limiter import RateLimiter
 from sfm_graph.ports.reranker import Reranker
 from sfm_graph.ports.vector_index import ServedVectorIndex
 from sfm_graph.services.embedders import Embedders
 from sfm_graph.services.limits import Limits
 from sfm_graph.services.shared_vectors import SharedVectors
-from sfm_graph.settings import CacheKind, EmbedderKind, EventBusKind, RerankerKind, Settings
+from sfm_graph.settings import CacheKind, EmbedderKind, EventBusKind, PredictorKind, RerankerKind, Settings
 
 
 async def make_embedders(settings: Settings, cache: Cache | None = None) -> Embedders:
@@ -136,6 +139,19 @@ async def make_reranker(settings: Settings) -> Reranker | None:
             return HttpReranker.open(
                 settings.reranker_url or "", settings.reranker_model, api_key=settings.reranker_api_key
             )
+
+
+def make_predictor(settings: Settings) -> Predictor | None:
+    """The predictor that the settings name; it may be away. Raises SettingsError."""
+    url, model = settings.predictor_url or "", settings.predictor_model or ""
+    key, timeout_ms = settings.predictor_api_key, settings.predictor_timeout_ms
+    match settings.predictor:
+        case PredictorKind.NONE:
+            return None
+        case PredictorKind.OLLAMA:
+            return OllamaPredictor.open(url, model, api_key=key, timeout_ms=timeout_ms)
+        case PredictorKind.OPENAI:
+            return OpenAiPredictor.open(url, model, api_key=key, timeout_ms=timeout_ms)
 
 
 def make_vector_index(settings: Settings) -> ServedVectorIndex | None:

@@ -13,16 +13,21 @@
     ├── NotFound                    404  not_found
     │   ├── MemoryNotFound          404  memory_not_found
     │   ├── LinkNotFound            404  link_not_found
+    │   ├── VersionNotFound         404  version_not_found
     │   └── NamespaceNotFound       404  namespace_not_found
     ├── Conflict                    409  conflict
     │   ├── VersionConflict         409  version_conflict
     │   ├── CoordinateImmutable     409  coordinate_immutable
     │   ├── KeyTaken                409  key_taken
     │   ├── IdempotencyConflict     409  idempotency_conflict
+    │   ├── LegalHold               409  legal_hold
     │   └── ModelMismatch           409  model_mismatch
     ├── CursorExpired               410  cursor_expired
+    ├── KnownExpired                410  known_expired
     ├── TooLarge                    413  too_large
     ├── UnsupportedMediaType        415  unsupported_media_type
+    ├── HookRefused                 422  hook_refused
+    ├── ContentRefused              422  content_refused
     ├── RateLimited                 429  rate_limited
     │   └── BudgetSpent             429  budget_spent
     ├── DatabaseFailure             500  internal_error
@@ -34,7 +39,8 @@
         ├── Overloaded              503  overloaded
         │   └── DeadlineExceeded    503  deadline_exceeded
         ├── EmbedderUnavailable     503  embedder_unavailable
-        └── RerankerUnavailable     503  reranker_unavailable
+        ├── RerankerUnavailable     503  reranker_unavailable
+        └── PredictorUnavailable    503  predictor_unavailable
 
 `SettingsError` stands apart: it stops the start and never reaches a caller.
 """
@@ -120,7 +126,7 @@ class RateLimited(SfmError):
 
 
 class BudgetSpent(RateLimited):
-    """The principal's budget of GraphQL cost is used up."""
+    """The principal's budget of GraphQL cost, or the namespace's budget of the predictor, is used up."""
 
     code = "budget_spent"
 
@@ -136,6 +142,12 @@ class MemoryNotFound(NotFound):
     """No memory has this id, key or coordinate in the namespace."""
 
     code = "memory_not_found"
+
+
+class VersionNotFound(NotFound):
+    """No such version of a memory or link is kept."""
+
+    code = "version_not_found"
 
 
 class LinkNotFound(NotFound):
@@ -175,6 +187,12 @@ class KeyTaken(Conflict):
     code = "key_taken"
 
 
+class LegalHold(Conflict):
+    """The memory is held: it can neither be forgotten nor erased until the hold is lifted."""
+
+    code = "legal_hold"
+
+
 class IdempotencyConflict(Conflict):
     """An idempotency key was used before with another body."""
 
@@ -192,6 +210,27 @@ class CursorExpired(SfmError):
 
     code = "cursor_expired"
     http_status = 410
+
+
+class KnownExpired(SfmError):
+    """What was known at a moment is no longer kept: `details["known_from"]` says from when on it is."""
+
+    code = "known_expired"
+    http_status = 410
+
+
+class HookRefused(SfmError):
+    """A `before` hook refused what was asked, failed, or took too long; nothing was done."""
+
+    code = "hook_refused"
+    http_status = 422
+
+
+class ContentRefused(SfmError):
+    """The namespace's content policy refuses what a memory says; nothing was stored."""
+
+    code = "content_refused"
+    http_status = 422
 
 
 class TooLarge(SfmError):
@@ -255,6 +294,12 @@ class EmbedderUnavailable(Unavailable):
     """The embedding model cannot be loaded or reached, or gave wrong vectors."""
 
     code = "embedder_unavailable"
+
+
+class PredictorUnavailable(Unavailable):
+    """The predictor is off, away, too slow, or gave what cannot be used; `details["state"]` says which."""
+
+    code = "predictor_unavailable"
 
 
 class RerankerUnavailable(Unavailable):

@@ -16,6 +16,7 @@ from sfm_graph.hot.text.index import TextIndex
 from sfm_graph.ports.authenticator import Authenticator
 from sfm_graph.ports.cache import Cache
 from sfm_graph.ports.event_bus import EventBus
+from sfm_graph.ports.predictor import Predictor
 from sfm_graph.ports.reranker import Reranker
 from sfm_graph.ports.vector_index import ServedVectorIndex
 from sfm_graph.services.access.audit import AuditLog
@@ -23,29 +24,50 @@ from sfm_graph.services.access.audit_retention import AuditRetention
 from sfm_graph.services.access.authentication import Authentication
 from sfm_graph.services.access.keys import Keys
 from sfm_graph.services.access.policy import ScopesByNamespace
+from sfm_graph.services.accesses import Accesses
+from sfm_graph.services.agent_reads import AgentReads
 from sfm_graph.services.cache_use import CacheUse
 from sfm_graph.services.changes.changes import Changes
 from sfm_graph.services.changes.relay import Relay
 from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.changes.tail import Tail
 from sfm_graph.services.changes.ticker import Ticker
+from sfm_graph.services.consolidation.consolidation import Consolidation
+from sfm_graph.services.copying.copies import Copies
+from sfm_graph.services.copying.following import Following
+from sfm_graph.services.duplicates import DuplicateSearch
 from sfm_graph.services.embedders import Embedders
+from sfm_graph.services.fading.fading import Fading
+from sfm_graph.services.fading.fading_pass import FadingPass
+from sfm_graph.services.fading.holds import Holds
+from sfm_graph.services.fading.room import Room
 from sfm_graph.services.health import Health
+from sfm_graph.services.history import History
+from sfm_graph.services.hooks import Hooks, installed_hooks
 from sfm_graph.services.hot_graph import FreshGraphs, HotGraphs
 from sfm_graph.services.hot_text import HotText
 from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.jobs import Jobs
 from sfm_graph.services.limits import Limits
 from sfm_graph.services.linking.linking import Linking, installed_linkers
 from sfm_graph.services.links import Links
 from sfm_graph.services.maintenance import Maintenance
 from sfm_graph.services.memory_reads import MemoryReads
 from sfm_graph.services.memory_writes import MemoryWrites
+from sfm_graph.services.merging import Merging
 from sfm_graph.services.namespaces import Namespaces
+from sfm_graph.services.prediction.extracting import Extracting
+from sfm_graph.services.prediction.extraction import Extraction
+from sfm_graph.services.prediction.foresights import Foresights
+from sfm_graph.services.prediction.outcomes import Outcomes
+from sfm_graph.services.prediction.predictions import Predictions
+from sfm_graph.services.prediction.reflections import Reflections
 from sfm_graph.services.recall.answers import Answers
 from sfm_graph.services.recall.recalls import Recalls
 from sfm_graph.services.recall.reranking import Reranking
 from sfm_graph.services.reembed import Reembed
 from sfm_graph.services.registry import Services
+from sfm_graph.services.restoring import Restoring
 from sfm_graph.services.rewording import Rewording
 from sfm_graph.services.settling import Settling
 from sfm_graph.services.tasks import ended
@@ -66,6 +88,8 @@ from sfm_graph.store.migrations import ensure_database, migrate
 from sfm_graph.telemetry.export import tracing_to_collector
 
 EMBEDDED_DATABASE = "sfm"
+# How soon a copy that follows its source is brought in step.
+FOLLOWING_SECONDS = 1.0
 
 
 @asynccontextmanager
@@ -109,24 +133,31 @@ async def open_runtime(
         whole_graph = WholeGraph()
         stack.push_async_callback(whole_graph.aclose)
         reranker = await backends.make_reranker(settings)
+        predictor = backends.make_predictor(settings)
         bus = bus or await backends.make_bus(settings)
         vector_index = backends.make_vector_index(settings)
         limits = await backends.make_limits(settings)
         stack.push_async_callback(limits.aclose)
-        for plugged in (reranker, bus, vector_index):
+        for plugged in (reranker, predictor, bus, vector_index):
             if plugged is not None:
                 stack.push_async_callback(plugged.aclose)
         services = compose(
-            settings, database, embedders, whole_graph, reranker=reranker, bus=bus, vector_index=vector_index,
-            cache=cache, limits=limits, server=server, authenticators=backends.make_authenticators(settings),
+            settings, database, embedders, whole_graph, reranker=reranker, predictor=predictor, bus=bus,
+            vector_index=vector_index, cache=cache, limits=limits, server=server,
+            authenticators=backends.make_authenticators(settings),
         )  # fmt: skip
         stack.push_async_callback(services.audit.aclose)
         stack.push_async_callback(services.authentication.aclose)
         await stack.enter_async_context(running(services.keys.run(), "use of API keys"))
+        stack.push_async_callback(services.accesses.aclose)
+        await stack.enter_async_context(running(services.accesses.run(), "accesses"))
         await services.retention.prepare()
         stack.push_async_callback(services.changes.aclose)
         if maintenance:
             await stack.enter_async_context(running(services.maintenance.run(), "maintenance"))
+            await stack.enter_async_context(running(services.following.run(), "copies"))
+            await stack.enter_async_context(running(services.extraction.run(), "extraction"))
+            await stack.enter_async_context(running(services.fading.run(), "fading"))
         for follower in (services.relay, services.vector_indexing):
             if follower is not None and maintenance and settings.followers_inside:
                 await stack.enter_async_context(running(follower.run(), "follower"))
@@ -140,6 +171,7 @@ def compose(
     whole_graph: WholeGraph,
     *,
     reranker: Reranker | None = None,
+    predictor: Predictor | None = None,
     bus: EventBus | None = None,
     vector_index: ServedVectorIndex | None = None,
     cache: Cache | None = None,
@@ -165,10 +197,24 @@ def compose(
         if vector_index is None
         else IndexSearch(vector_index, at_once=max(1, settings.pool_max_size // 2))
     )
+    hooks = Hooks(installed_hooks(settings.hook_names), timeout_ms=settings.hook_timeout_ms)
     linking = Linking(installed_linkers(), WriteSearch(vectors))
-    memory_writes = MemoryWrites(database, indexing, Settling(windows, linking))
+    settling = Settling(windows, linking)
+    room = Room(database, settling)
+    fading = Fading(database, settling, FadingPass(database, indexing, settling), room)
+    memory_writes = MemoryWrites(database, indexing, settling, hooks, room)
     rewording = Rewording(database, indexing, windows, linking)
-    links = Links(database)
+    links = Links(database, hooks)
+    predictions = Predictions(
+        predictor,
+        database,
+        cache,
+        daily_calls=settings.predictor_daily_calls,
+        timeout_ms=settings.predictor_timeout_ms,
+    )
+    summarise = None if predictor is None else predictions.summarise
+    searched = HotText(hot_text, indexing, max_waiting=max_waiting)
+    consolidation = Consolidation(database, indexing, settling, summarise)
     retention = Retention(database, days=settings.change_retention_days)
     background = Maintenance(
         database,
@@ -179,6 +225,10 @@ def compose(
         tail=settings.vector_index_tail,
         interval_ms=settings.maintenance_interval_ms,
         indexes_vectors=vector_index is None,
+        rounds=(
+            fading.round,
+            consolidation.round,
+        ),
     )
     poll_seconds = settings.change_poll_ms / 1000
     vector_indexing = None
@@ -190,9 +240,14 @@ def compose(
     answers = None if cache is None else Answers(cache, indexing, setup=_answered_with(settings, reranking))
     caching = None if cache is None or answers is None else CacheUse(cache, answers, embedders.shared)
     limits = limits or Limits(settings, InProcessRateLimiter(), InProcessRateLimiter())
-    plugged = {} if caching is None else {"cache": caching.state}
+    accesses = Accesses(database, flush_ms=settings.access_flush_ms)
+    plugged = {"accesses": accesses.state, "predictor": predictions.state}
+    if caching is not None:
+        plugged["cache"] = caching.state
     if settings.has_limits:
         plugged["limits"] = limits.state
+    if hooks.any:
+        plugged["hooks"] = hooks.state
     keys, audit = Keys(database), AuditLog(database)
     authentication = Authentication(
         [*authenticators, keys],
@@ -202,24 +257,45 @@ def compose(
         keys_exist=keys.exist,
         open_to_local=settings.on_loopback,
     )
+    recalls = Recalls(
+        indexing,
+        HotText(hot_text, indexing, max_waiting=max_waiting),
+        runner,
+        reranking,
+        vectors,
+        answers,
+        accesses,
+        hooks,
+    )
+    extraction = Extraction(
+        database,
+        predictions,
+        Extracting(database, memory_writes, links),
+        interval_ms=settings.maintenance_interval_ms,
+        timeout_ms=settings.predictor_timeout_ms,
+    )
+    traversal = Traversal(walks)
     return Services(
         settings=settings,
         views=views,
         memory_reads=MemoryReads(),
         memory_writes=memory_writes,
         links=links,
-        recalls=Recalls(
-            indexing,
-            HotText(hot_text, indexing, max_waiting=max_waiting),
-            runner,
-            reranking,
-            vectors,
-            answers,
-        ),
+        history=History(),
+        restoring=Restoring(database, indexing, settling),
+        consolidation=consolidation,
+        duplicates=DuplicateSearch(searched, vectors),
+        merging=Merging(database, indexing, settling),
+        recalls=recalls,
+        accesses=accesses,
         walks=walks,
-        traversal=Traversal(walks),
+        traversal=traversal,
         namespaces=Namespaces(database, {"text": hot_text, "graph": hot_graphs}),
-        transfer=Transfer(memory_writes, links),
+        # What is imported with its links is not linked anew.
+        transfer=Transfer(database, memory_writes, links, indexing, Settling(windows, Linking(()))),
+        agent_reads=AgentReads(),
+        copies=Copies(database, views, traversal, memory_writes, links),
+        following=Following(database, views, memory_writes, links, keys, poll_seconds=FOLLOWING_SECONDS),
         reembed=Reembed(
             database,
             indexing,
@@ -228,10 +304,17 @@ def compose(
             tail=settings.vector_index_tail,
             indexes_vectors=vector_index is None,
         ),
+        foresights=Foresights(views, recalls, memory_writes, links, predictions),
+        outcomes=Outcomes(database, embedders, memory_writes, links),
+        reflections=Reflections(views, vectors, memory_writes, links, predictions),
+        extraction=extraction,
+        jobs=Jobs(),
         changes=changes,
         relay=relay,
         retention=retention,
         maintenance=background,
+        fading=fading,
+        holds=Holds(database),
         vector_indexing=vector_indexing,
         health=Health(
             database,

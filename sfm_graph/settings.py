@@ -61,6 +61,14 @@ class RerankerKind(StrEnum):
     HTTP = "http"
 
 
+class PredictorKind(StrEnum):
+    """Which protocol the language model speaks that extracts, summarises and predicts."""
+
+    NONE = "none"
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+
+
 class EventBusKind(StrEnum):
     """Where the relay sends events."""
 
@@ -220,6 +228,20 @@ class Settings(BaseSettings):
     rerank_candidates: int = Field(20, ge=1, le=100, validation_alias=_names("SFM_RERANK_CANDIDATES"))
     rerank_deadline_ms: int = Field(300, ge=1, validation_alias=_names("SFM_RERANK_DEADLINE_MS"))
 
+    predictor: PredictorKind = Field(PredictorKind.NONE, validation_alias=_names("SFM_PREDICTOR"))
+    predictor_url: str | None = Field(None, validation_alias=_names("SFM_PREDICTOR_URL"))
+    predictor_model: str | None = Field(None, validation_alias=_names("SFM_PREDICTOR_MODEL"))
+    predictor_api_key: SecretStr | None = Field(None, validation_alias=_names("SFM_PREDICTOR_API_KEY"))
+    # One question with its retries; a model on a small machine writes some 10 words a second.
+    predictor_timeout_ms: int = Field(30_000, ge=10, validation_alias=_names("SFM_PREDICTOR_TIMEOUT_MS"))
+    # Of one namespace on one day: whoever may write could otherwise spend without end.
+    predictor_daily_calls: int = Field(1_000, ge=1, le=10**9, validation_alias=_names("SFM_PREDICTOR_DAILY_CALLS"))
+
+    # Names of installed plug-ins, in the order in which they are asked.
+    hooks: str = Field("", validation_alias=_names("SFM_HOOKS"))
+    # Each write waits for each hook.
+    hook_timeout_ms: int = Field(1_000, ge=1, le=60_000, validation_alias=_names("SFM_HOOK_TIMEOUT_MS"))
+
     # One import line or JSON body above this is refused before it is parsed.
     max_body_bytes: int = Field(64 * 1024**2, ge=1024, validation_alias=_names("SFM_MAX_BODY_BYTES"))
     # 100k memories with 256 dimensions take about 140 MB hot, a million links 31 to 48 MB.
@@ -230,6 +252,9 @@ class Settings(BaseSettings):
     vector_index_tail: int = Field(20_000, ge=100, validation_alias=_names("SFM_VECTOR_INDEX_TAIL"))
     # How often the background indexer looks for work.
     maintenance_interval_ms: int = Field(2_000, ge=50, validation_alias=_names("SFM_MAINTENANCE_INTERVAL_MS"))
+
+    # What is recalled is counted in memory, and written so often.
+    access_flush_ms: int = Field(5_000, ge=10, le=3_600_000, validation_alias=_names("SFM_ACCESS_FLUSH_MS"))
 
     # Changes are kept so long for readers that come back, and longer while a relay has not passed them on.
     change_retention_days: int = Field(30, ge=1, le=3_650, validation_alias=_names("SFM_CHANGE_RETENTION_DAYS"))
@@ -310,6 +335,10 @@ class Settings(BaseSettings):
             raise ValueError("SFM_RERANKER_MODEL is required when SFM_RERANKER is onnx")
         if self.reranker is RerankerKind.HTTP and not self.reranker_url:
             raise ValueError("SFM_RERANKER_URL is required when SFM_RERANKER is http")
+        if self.predictor is not PredictorKind.NONE:
+            for variable, value in (("URL", self.predictor_url), ("MODEL", self.predictor_model)):
+                if not value:
+                    raise ValueError(f"SFM_PREDICTOR_{variable} is required when SFM_PREDICTOR is {self.predictor}")
         return self
 
     @model_validator(mode="after")
@@ -364,7 +393,13 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "embedding_url", "old_embedding_url", "reranker_url", "qdrant_url", "jwt_jwks_url", "otlp_endpoint"
+        "embedding_url",
+        "old_embedding_url",
+        "reranker_url",
+        "predictor_url",
+        "qdrant_url",
+        "jwt_jwks_url",
+        "otlp_endpoint",
     )
     @classmethod
     def _is_plain_url(cls, value: str | None) -> str | None:
@@ -425,6 +460,11 @@ class Settings(BaseSettings):
     def has_limits(self) -> bool:
         """Whether callers are limited in any way."""
         return bool(self.rate_limit_max or self.class_limits or self.cost_budget)
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """The names in `hooks`."""
+        return tuple(name.strip() for name in self.hooks.split(",") if name.strip())
 
     @property
     def cors_origin_names(self) -> tuple[str, ...]:

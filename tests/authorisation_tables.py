@@ -3,10 +3,15 @@
 A test compares each table with what the app offers: nothing can be added without a line here.
 """
 
+from typing import Any
+
 from sfm_graph.domain.access import Scope
 
 OPEN = None
 READ, WRITE, SUBSCRIBE, ADMIN, METRICS = Scope.READ, Scope.WRITE, Scope.SUBSCRIBE, Scope.ADMIN, Scope.METRICS
+
+# What writes what it has read needs two scopes: a token of one of them is refused.
+BOTH: Any = "read and write"
 
 ROUTES: dict[str, Scope | None] = {
     "GET /healthz": OPEN,
@@ -15,6 +20,13 @@ ROUTES: dict[str, Scope | None] = {
     "GET /health": OPEN,
     "GET /memories": READ,
     "GET /memories/{coordinate}": READ,
+    "GET /memories/{coordinate}/history": READ,
+    "GET /memories/{coordinate}/accesses": READ,
+    "GET /copies": READ,
+    "POST /copies": BOTH,
+    "DELETE /copies/{id}": WRITE,
+    "GET /memories/{coordinate}/diff": READ,
+    "GET /link/history": READ,
     "GET /range": READ,
     "GET /neighbors": READ,
     "GET /graph/neighbors": READ,
@@ -25,6 +37,10 @@ ROUTES: dict[str, Scope | None] = {
     "GET /namespaces": READ,
     "GET /namespaces/{name}": READ,
     "GET /stats": READ,
+    "GET /jobs": READ,
+    "GET /duplicates": READ,
+    "POST /consolidate": WRITE,
+    "POST /merge": WRITE,
     "GET /export": READ,
     "GET /changes": SUBSCRIBE,
     "POST /recall": READ,
@@ -41,11 +57,19 @@ ROUTES: dict[str, Scope | None] = {
     "PATCH /memories/{coordinate}": WRITE,
     "POST /link": WRITE,
     "POST /graph/link": WRITE,
+    "POST /memories/restore": WRITE,
+    "POST /link/restore": WRITE,
     "POST /import": WRITE,
+    "POST /predict": BOTH,
+    "POST /outcomes": WRITE,
+    "POST /reflect": BOTH,
     "PUT /namespaces/{name}": ADMIN,
     "DELETE /link": WRITE,
     "DELETE /memories/{coordinate}": WRITE,
     "POST /delete_many": WRITE,
+    "POST /hold": ADMIN,
+    "POST /release": ADMIN,
+    "POST /decay": ADMIN,
     "DELETE /namespaces/{name}": ADMIN,
 }
 # They are about no single namespace: what they show is limited to those that the token reaches.
@@ -71,7 +95,17 @@ FIELDS: dict[str, Scope] = {
     "shortestPath": READ,
     "paths": READ,
     "rank": READ,
+    "history": READ,
+    "linkHistory": READ,
+    "copies": READ,
+    "copyMemories": BOTH,
+    "revokeCopy": WRITE,
+    "diff": READ,
     "stats": READ,
+    "jobs": READ,
+    "duplicates": READ,
+    "consolidate": WRITE,
+    "mergeMemories": WRITE,
     "namespaces": READ,
     "apiKeys": ADMIN,
     "auditLog": ADMIN,
@@ -82,10 +116,18 @@ FIELDS: dict[str, Scope] = {
     "forget": WRITE,
     "erase": WRITE,
     "forgetMany": WRITE,
+    "holdMemory": ADMIN,
+    "releaseMemory": ADMIN,
+    "decay": ADMIN,
     "link": WRITE,
     "linkMany": WRITE,
     "updateLink": WRITE,
     "unlink": WRITE,
+    "restore": WRITE,
+    "restoreLink": WRITE,
+    "predictNext": BOTH,
+    "reportOutcome": WRITE,
+    "reflect": BOTH,
     "createNamespace": ADMIN,
     "updateNamespace": ADMIN,
     "deleteNamespace": ADMIN,
@@ -95,8 +137,8 @@ FIELDS: dict[str, Scope] = {
 }
 # Fields of objects that read more than the object itself: who got the object by writing needs READ for them.
 READING_FIELDS = {
-    "Memory": {"links", "neighbors", "similar", "pathTo"},
-    "Link": {"source", "target"},
+    "Memory": {"provenance", "accesses", "links", "neighbors", "similar", "pathTo", "history"},
+    "Link": {"source", "target", "history"},
 }
 
 # Commands that speak to a server, with what they are given beside `--url` and `--namespace`.
@@ -109,6 +151,13 @@ COMMANDS: dict[str, tuple[Scope, list[str]]] = {
     "traverse": (READ, ["key:a"]),
     "rank": (READ, []),
     "stats": (READ, []),
+    "history": (READ, ["key:a"]),
+    "diff": (READ, ["key:a", "1", "1"]),
+    "revert": (WRITE, ["key:a"]),
+    "jobs": (READ, []),
+    "duplicates": (READ, []),
+    "consolidate": (WRITE, ["--dry-run"]),
+    "merge": (WRITE, ["key:a", "key:b"]),
     "export": (READ, []),
     "audit": (ADMIN, []),
     "changes": (SUBSCRIBE, ["--after", "beginning"]),
@@ -117,8 +166,17 @@ COMMANDS: dict[str, tuple[Scope, list[str]]] = {
     "link": (WRITE, ["key:a", "key:c"]),
     "unlink": (WRITE, ["key:a", "key:c"]),
     "delete": (WRITE, ["key:nobody"]),
+    "hold": (ADMIN, ["key:a"]),
+    "release": (ADMIN, ["key:a"]),
+    "decay": (ADMIN, ["--dry-run"]),
+    "predict": (BOTH, ["plan"]),
+    "reflect": (BOTH, []),
+    "copy": (BOTH, ["mine/source", "--start", "key:s"]),
+    "copies": (READ, []),
+    "revoke-copy": (WRITE, ["1"]),
     "import": (WRITE, ["$LINES"]),
     "store-bulk": (WRITE, ["$ITEMS"]),
+    "outcome": (WRITE, ["key:p", "so"]),
 }
 # They work on the machine itself, as its owner.
 LOCAL_COMMANDS = {

@@ -11,6 +11,8 @@ import httpx
 from sfm_graph.services.registry import Services
 
 Json = dict[str, Any]
+# The link from b to c in each namespace that was filled last.
+_links: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Example:
 
     async def send(self, client: httpx.AsyncClient, namespace: str) -> httpx.Response:
         """Send it to a namespace."""
-        body: Json = {"json": self.body} if self.body is not None else {}
+        body: Json = {}
+        if self.body is not None:
+            body = {"json": {name: _filled(value, namespace) for name, value in self.body.items()}}
         if self.lines is not None:
             body = {"content": self.lines, "headers": {"Content-Type": "application/x-ndjson"}}
         url = (self.url or self.path).replace("{name}", namespace)
-        query = {name: value.replace("{name}", namespace) for name, value in self.query.items()}
+        query = {name: _filled(value, namespace) for name, value in self.query.items()}
         return await client.request(self.method, url, params={**query, "namespace": namespace}, **body)
 
 
@@ -46,7 +50,16 @@ async def fill(services: Services, namespace: str, word: str) -> None:
         await services.memory_writes.store(namespace, fields)
     for source, target in (("a", "b"), ("b", "c")):
         fields = {"type": "next", "properties": {"word": word}}
-        await services.links.link(namespace, {"key": source}, {"key": target}, fields)
+        stored = await services.links.link(namespace, {"key": source}, {"key": target}, fields)
+        _links[namespace] = stored.link.global_id
+    # What is copied from.
+    await services.memory_writes.store(f"{namespace}/source", {"key": "s", "content": f"source {word}"})
+
+
+def _filled(value: Any, namespace: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.replace("{name}", namespace).replace("{link}", _links.get(namespace, ""))
 
 
 _A, _B, _C = {"key": "a"}, {"key": "b"}, {"key": "c"}
@@ -61,6 +74,9 @@ EXAMPLES = (
     Example("GET", "/health"),
     Example("GET", "/memories", shows=True),
     Example("GET", "/memories/{coordinate}", "/memories/0,0,0", shows=True),
+    Example("GET", "/memories/{coordinate}/history", "/memories/0,0,0/history", shows=True),
+    Example("GET", "/memories/{coordinate}/diff", "/memories/0,0,0/diff", query={"from": "1", "to": "1"}),
+    Example("GET", "/link/history", query={"id": "{link}"}, shows=True),
     Example("GET", "/range", query={"min": "0,0,0", "max": "9,9,9"}, shows=True),
     Example("GET", "/neighbors", query={"coord": "key:a", "hops": "2"}, shows=True),
     Example("GET", "/graph/neighbors", query={"coord": "0,0,0"}, shows=True),
@@ -72,6 +88,8 @@ EXAMPLES = (
     Example("GET", "/namespaces/{name}"),
     Example("GET", "/stats"),
     Example("GET", "/export", shows=True),
+    Example("GET", "/export", query={"everything": "true"}, shows=True),
+    Example("GET", "/export", query={"format": "graphml"}, shows=True),
     Example("GET", "/changes", shows=True),
     Example("POST", "/recall", body=_QUERY, shows=True),
     Example("POST", "/memories/search", body=_QUERY, shows=True),
@@ -80,6 +98,7 @@ EXAMPLES = (
     Example("POST", "/recall_batch", body={"queries": ["plan", _QUERY]}, shows=True),
     Example("POST", "/keyword_search", body={"term": "pla"}, shows=True),
     Example("POST", "/payloads_by_coords", body={"coords": [_A, [1, 0, 0], "2,0,0"]}, shows=True),
+    Example("GET", "/jobs"),
     Example("POST", "/store", body={"coordinate": [0, 0, 0], "payload": {"word": "new"}}),
     Example("POST", "/memories", body={"coordinate": [7], "payload": {"word": "new"}}),
     Example("POST", "/remember", body={"content": "new", "key": "b"}),
@@ -87,8 +106,23 @@ EXAMPLES = (
     Example("PATCH", "/memories/{coordinate}", "/memories/key:a", body={"title": "new"}),
     Example("POST", "/link", body=_ENDS),
     Example("POST", "/graph/link", body={**_ENDS, "type": "next", "weight": 2}),
+    Example("POST", "/memories/restore", body={"coord": _A, "version": 1}, shows=True),
+    Example("POST", "/link/restore", body={"id": "{link}", "version": 1}, shows=True),
+    Example("POST", "/copies", body={"source": "{name}/source", "start": [{"key": "s"}], "follow": True}),
+    Example("GET", "/copies"),
+    Example("DELETE", "/copies/{id}", "/copies/1", query={"forget": "true"}),
+    Example("GET", "/memories/{coordinate}/accesses", "/memories/key:a/accesses"),
     Example("POST", "/import", lines=b'{"type":"memory","key":"a","content":"imported"}'),
+    Example("POST", "/predict", body={"context": "plan", "around": _B}, shows=True),
+    Example("POST", "/outcomes", body={"prediction": {"key": "p"}, "outcome": "not so", "correct": False}),
+    Example("POST", "/reflect", body={"since": "1d"}),
     Example("PUT", "/namespaces/{name}", body={"settings": {"payload_paths": ["word"]}}),
+    Example("GET", "/duplicates", query={"threshold": "0.8"}, shows=True),
+    Example("POST", "/consolidate", body={"dry_run": True}),
+    Example("POST", "/merge", body={"into": _A, "from": [_C]}),
+    Example("POST", "/hold", body={"coord": _A}),
+    Example("POST", "/release", body={"coord": _A}),
+    Example("POST", "/decay", body={"dry_run": True, "limit": 5}),
     Example("DELETE", "/link", query={"from_coord": "key:a", "to_coord": "key:b"}),
     Example("DELETE", "/memories/{coordinate}", "/memories/key:b", query={"erase": "true"}),
     Example("POST", "/delete_many", body={"coords": [_A, [1, 0, 0]]}),

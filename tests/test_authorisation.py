@@ -30,7 +30,17 @@ from authorisation_tables import (
     SUBSCRIBE,
     WRITE,
 )
-from graphql import FieldNode, Node, OperationDefinitionNode, SelectionSetNode, Visitor, parse, print_ast, visit
+from graphql import (
+    FieldNode,
+    Node,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    Visitor,
+    get_named_type,
+    parse,
+    print_ast,
+    visit,
+)
 from graphql_examples import GRAPHQL
 from rest_examples import EXAMPLES, Example, documented_routes, fill
 from served import Served, serving
@@ -65,7 +75,11 @@ UNGUARDED = {
     "Health.ping": "metrics",
     "Health.change_log": "metrics",
     "Health.unread": "`sfm doctor`",
+    "Consolidation.round": "background work",
     "Relay.run": "background work",
+    "Following.run": "background work",
+    "Following.round": "background work",
+    "Keys.grant_of": "background work of copies that a key has made",
     "Retention.prepare": "background work",
     "Retention.round": "background work",
     "Retention.prune": "background work",
@@ -73,7 +87,15 @@ UNGUARDED = {
     "VectorIndexing.handle": "background work",
     "VectorIndexing.load": "background work",
     "VectorIndexing.state": "health",
+    "Accesses.recalled": "recall counts what it answers with",
+    "Accesses.run": "background work",
+    "Accesses.flush": "background work",
+    "Accesses.state": "health",
+    "Fading.run": "background work",
+    "Fading.round": "background work",
     "Maintenance.run": "background work",
+    "Extraction.run": "background work",
+    "Extraction.round": "background work",
     "Maintenance.round": "background work",
     "Limits.take": "asked by the middleware of every request",
     "Limits.admit": "asked by the middleware of every request",
@@ -263,8 +285,7 @@ def test_every_field_that_reads_is_in_the_table() -> None:
     schema = build_schema()._schema
     for name, reading in READING_FIELDS.items():
         for field, definition in schema.type_map[name].fields.items():  # type: ignore[attr-defined]
-            bare = definition.type.of_type if hasattr(definition.type, "of_type") else definition.type
-            is_object = hasattr(bare, "fields")
+            is_object = hasattr(get_named_type(definition.type), "fields")
             assert (field in reading) == (is_object or bool(definition.args)), (name, field)
 
 
@@ -289,7 +310,9 @@ def _bare(field: FieldNode) -> FieldNode:
 
 
 def _operation(field: str, ids: dict[str, str], namespace: str) -> str:
-    text = Template(GRAPHQL[field]).safe_substitute(ids, NS=json.dumps(namespace))
+    text = Template(GRAPHQL[field]).safe_substitute(
+        ids, NS=json.dumps(namespace), SOURCE=json.dumps(f"{namespace}/source")
+    )
     return print_ast(visit(parse(text), _OnlyRoots()))
 
 
@@ -350,6 +373,9 @@ async def test_who_wrote_needs_read_to_read_on(services: Services, tokens: Token
         "pathTo": "{ nodes { id } }",
         "source": "{ id }",
         "target": "{ id }",
+        "history": "{ edges { cursor } }",
+        "provenance": "{ id }",
+        "accesses": "{ count }",
     }
     arguments = {"pathTo": '(ref: {key: "a"})'}
     call, member = calls[kind]
@@ -439,7 +465,7 @@ async def test_a_command_takes_its_scope_on_its_own_namespace(
 ) -> None:
     files = {"$LINES": tmp_path / "lines.ndjson", "$ITEMS": tmp_path / "items.ndjson"}
     files["$LINES"].write_text('{"type": "memory", "key": "imported", "content": "imported"}\n')
-    files["$ITEMS"].write_text('{"key": "imported", "content": "imported"}\n')
+    files["$ITEMS"].write_text('{"key": "p", "content": "so", "payload": {"prediction": "so", "confidence": 0.5}}\n')
     async with serving(services) as served:
         for scope, token in tokens:
             monkeypatch.setenv("SFM_TOKEN", token)

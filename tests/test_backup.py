@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from change_tools import everything, page, until
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from sfm_graph.domain.as_of import AsOf
+from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.recall import RecallQuery
 from sfm_graph.errors import Conflict, CursorExpired, DatabaseUnavailable, InvalidInput, Unavailable
 from sfm_graph.runtime import open_runtime
@@ -37,6 +40,9 @@ TABLES = (
     "api_keys",
     "audit_log",
     "changes",
+    "past_words",
+    "past_names",
+    "past_embeddings",
 )
 SFM = Path(sys.executable).with_name("sfm")
 
@@ -69,6 +75,14 @@ def _rows(dsn: str, namespace: str = "demo") -> dict[str, list[str]]:
             query = f"select ({fields})::text from {table} t" + ("" if whole else f" where namespace_id = {row[0]}")
             found[table] = sorted(one[0] for one in connection.execute(query))  # type: ignore[arg-type]
         return found
+
+
+def _last_stamp(dsn: str) -> datetime:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("select max(at) from commits").fetchone()
+        assert row
+        stamp: datetime = row[0]
+        return stamp
 
 
 def _names(folder: Path) -> list[str]:
@@ -128,6 +142,8 @@ async def _keys(services: Services) -> list[str]:
 
 async def test_a_backup_of_a_service_at_work_restores_whole(served: Services, folder: Path) -> None:
     file, home, other = folder / "today.sfm", folder / "data", folder / "other"
+    known = _last_stamp(_socket(home))
+    await served.memory_writes.store("demo", {"key": "k0", "content": "Ada wrote another note"})
     written: list[int] = []
     stop = asyncio.Event()
     writer = asyncio.create_task(_write(served, written, stop))
@@ -161,6 +177,9 @@ async def test_a_backup_of_a_service_at_work_restores_whole(served: Services, fo
         assert before <= len(keys) <= after + 1
         with pytest.raises(CursorExpired):
             await page(restored, cursor)
+        async with restored.views.open(AsOf(known=known)) as view:
+            was = await restored.memory_reads.get(view, "demo", MemoryRef(key="k0"))
+            assert was.content == "Ada wrote note 0 about topic 0"
         start = (await page(restored, "now")).cursor
         await restored.memory_writes.store_many("demo", [{"key": "new", "content": "written after the restore"}])
         assert [one.after()["key"] for one in await everything(restored, start)] == ["new"]

@@ -53,6 +53,7 @@ WRONG: dict[str, list[Any]] = {
     "from_coord": [[], "", "1,x", "nan", "inf,1", {}, {"key": "a", "coordinate": [0]}, {"row": 1}, {"id": "x"}, 7],
     "coords": [{}, "1", [[]], [{"id": "bToxOmRlZmF1bHQ"[:-3]}], [None], [[1]] * 10_001],
     "key": ["", " a", "a ", "a\nb", "x" * 513, 1, [], {}],
+    "agent": ["", " a", "a\nb", "x" * 201, 1, [], {}],
     "kind": ["unknown", "", 1, {}],
     "title": ["x" * 1_001, 1, []],
     "content": [1, [], {}, "x" * 1_000_001],
@@ -125,7 +126,8 @@ WRONG |= {
     field: WRONG[alike]
     for field, alike in (
         ("to_coord", "from_coord"), ("valid_to", "valid_from"), ("limit", "first"), ("erase", "partial"),
-        ("case_sensitive", "exact"),
+        ("case_sensitive", "exact"), ("expires_at", "valid_from"), ("valid_at", "valid_from"),
+        ("known_at", "valid_from"),
     )
 }  # fmt: skip
 QUERIES = {
@@ -144,12 +146,13 @@ QUERIES = {
         {"coord": "1", "limit": "-1"}, {"coord": "1", "limit": "1000000000"}, {"coord": "1", "direction": "up"},
         {"coord": "1", "type": "\x00"}, {"coord": "key:"}, {"coord": "key:\x00"}, {"coord": "id:x"}, {"coord": "id:"},
         {"coord": "1", "hops": "9" * 30}, {"coord": "1", "hops": "१"}, {"coord": "1", "hops": "-1"},
-        {"coord": "0,0,0", "as_of": "yesterday"}, {"coord": "0,0,0", "as_of": ""}, {"coord": "0,0,0", "where": ""},
-        {"coord": "0,0,0", "as_of": "10000-01-01"}, {"coord": "0,0,0", "as_of": "\x00"},
+        {"coord": "0,0,0", "valid_at": "yesterday"}, {"coord": "0,0,0", "valid_at": ""},
+        {"coord": "0,0,0", "where": ""}, {"coord": "0,0,0", "known_at": "9999-01-01"},
+        {"coord": "0,0,0", "valid_at": "10000-01-01"}, {"coord": "0,0,0", "valid_at": "\x00"},
         {"coord": "0,0,0", "where": "{"}, {"coord": "0,0,0", "where": "[]"}, {"coord": "0,0,0", "where": "7"},
         {"coord": "0,0,0", "where": '{"kind": "episodic"}'}, {"coord": "0,0,0", "where": '{"weight": "x"}'},
         {"coord": "0,0,0", "where": "[" * 5_000}, {"coord": "0,0,0", "after": "x"}, {"coord": "0,0,0", "after": ""},
-        {"coord": "0,0,0", "as_of": ["2020-01-01", "2021-01-01"]},
+        {"coord": "0,0,0", "valid_at": ["2020-01-01", "2021-01-01"]},
     ],
     "/shortest_path": [
         {}, {"frm": "1"}, {"frm": "1", "to": "x"}, {"frm": "1", "to": "1", "weighted": "maybe"},
@@ -159,7 +162,7 @@ QUERIES = {
         {"frm": "0,0,0", "to": "1,0,0", "mode": "all"}, {"frm": "0,0,0", "to": "1,0,0", "mode": ""},
         {"frm": "0,0,0", "to": "1,0,0", "mode": "simple", "weighted": "true"},
         {"frm": "0,0,0", "to": "1,0,0", "where": '{"properties": [{"path": []}]}'},
-        {"frm": "0,0,0", "to": "1,0,0", "as_of": "9999-12-31T23:59:59-01:00"},
+        {"frm": "0,0,0", "to": "1,0,0", "valid_at": "9999-12-31T23:59:59-01:00"},
     ],
     "/traverse": [
         {}, {"start": ""}, {"start": "nan"}, {"start": ["0,0,0"] * 101}, {"start": "0,0,0", "depth": "-1"},
@@ -169,7 +172,8 @@ QUERIES = {
     "/rank": [
         {"by": "best"}, {"by": ""}, {"by": "jaccard"}, {"by": "adamic_adar"}, {"limit": "0"}, {"limit": "1001"},
         {"by": "degree", "seed": "0,0,0"}, {"unlinked": "true"}, {"unlinked": "1"}, {"seed": "nan"}, {"seed": ""},
-        {"seed": ["0,0,0"] * 101}, {"seed": "key:nobody"}, {"as_of": "x"}, {"where": "{"}, {"namespace": "nowhere"},
+        {"seed": ["0,0,0"] * 101}, {"seed": "key:nobody"}, {"valid_at": "x"},
+        {"where": "{"}, {"namespace": "nowhere"},
     ],
     "/memories/": [{}],
     "/memories/nan": [{}],

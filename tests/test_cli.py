@@ -67,7 +67,9 @@ def test_a_walk_through_every_command_on_memories() -> None:
     assert (path["found"], path["cost"], "paths" in path) == (True, 2.0, False)
     several = sfm("path", "key:met", "-1,2.5,0", "-k", "2", "--mode", "simple", "--where", '{"weight": {"gt": 1}}')
     assert [one["cost"] for one in several["paths"]] == [1.0]
-    assert sfm("path", "key:met", "-1,2.5,0", "--as-of", "2001-01-01", "--where", '{"weight": 1}')["found"] is False
+    assert (
+        sfm("path", "key:met", "-1,2.5,0", "--valid-at", "2001-01-01", "--where", '{"weight": 1}')["found"] is False
+    )
     assert sfm("neighbors", "key:met", "--where", '{"type": "other"}')["neighbors"] == []
     drawn = sfm("traverse", "key:met", "-1,2.5,0", "--depth", "0", "--limit", "5")
     assert (drawn["nodes"]["key"], drawn["links"]["weight"]) == ([None, "met"], [2.0])
@@ -107,7 +109,7 @@ def test_namespaces_are_apart() -> None:
         (["recall", "x", "-k", "0"], "invalid_input"),
         (["link", "1,2", "3,4"], "memory_not_found"),
         (["path", "1", "2", "--k", "0"], "invalid_input"),
-        (["neighbors", "1", "--as-of", "yesterday"], "invalid_input"),
+        (["neighbors", "1", "--valid-at", "yesterday"], "invalid_input"),
         (["neighbors", "1", "--where", '{"kind": "entity"}'], "invalid_input"),
         (["traverse", "1", "--depth", "-1"], "invalid_input"),
         (["rank", "--by", "jaccard"], "invalid_input"),

@@ -164,7 +164,7 @@ async def test_links_and_walks(memory: AsyncMemorySystem) -> None:
     assert {one["memory"]["key"] for one in similar["results"]} == {"b", "c"}
     for wrong in (
         memory.paths("key:a", "key:c", k=0), memory.rank(by="jaccard"), memory.traverse(),
-        memory.neighbors("key:a", as_of="never"), memory.neighbors("key:a", where={"kind": "x"}),
+        memory.neighbors("key:a", valid_at="never"), memory.neighbors("key:a", where={"kind": "x"}),
     ):  # fmt: skip
         with pytest.raises(InvalidInput):
             await wrong

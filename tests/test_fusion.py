@@ -21,7 +21,6 @@ from sfm_graph.domain.fusion import (
     Pulls,
     concatenated,
     explained,
-    importance_value,
     joined_pulls,
     pulled,
     ranking,
@@ -212,12 +211,11 @@ def test_scaling_makes_the_best_1_and_keeps_the_order(raw: list[float], top: flo
 
 
 @given(values=st.lists(st.floats(0, 1e300), min_size=2, max_size=8))
-def test_importance_and_recency_are_monotone_within_bounds(values: list[float]) -> None:
+def test_recency_is_monotone_within_bounds(values: list[float]) -> None:
     ascending = np.sort(np.array(values))
-    for found in (importance_value(ascending), recency_value(ascending)[::-1]):
-        assert ((found >= 0) & (found <= 1)).all()
-        assert (np.diff(found) >= 0).all()
-    assert importance_value(np.array([0.0, 1.0])).tolist() == [0.0, 0.5]
+    found = recency_value(ascending)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.diff(found) <= 0).all()
     assert recency_value(np.array([0.0, 30 * 86_400.0])).tolist() == [1.0, 0.5]
 
 

@@ -65,6 +65,7 @@ async def test_the_example_operations_run_in_order(graph: Graph) -> None:
     assert [keys(answers["11-rank"][name]) for name in ("around", "linked")] == [["ada", "engine"]] * 2
     compact = answers["12-traverse-compact"]["traverse"]["compact"]
     assert (compact["nodes"]["key"], compact["links"]["target"]) == (["ada", "engine"], [1])
+    assert keys(answers["14-as-of"]["now"])[0] == keys(answers["14-as-of"]["then"])[0] == "ada"
 
 
 async def test_a_memory_comes_back_as_it_was_stored(graph: Graph) -> None:

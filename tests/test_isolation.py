@@ -76,7 +76,7 @@ async def test_no_graphql_field_shows_or_changes_another_namespace(
     shown = []
     for field, text in GRAPHQL.items():
         fragments = "".join(fragment for spread, fragment in FRAGMENTS.items() if spread in text)
-        query = Template(fragments + text).substitute(ids, NS=f'"{MINE}"')
+        query = Template(fragments + text).substitute(ids, NS=f'"{MINE}"', SOURCE=f'"{MINE}/source"')
         answer = await client.post("/graphql", json={"query": query})
         assert "errors" not in answer.json(), (field, answer.text)
         shown += [field] if MY_WORD in answer.text else []

@@ -271,8 +271,11 @@ async def test_a_shared_name_pulls_unless_the_query_says_it(services: Services, 
     assert next(one.path for one in found if one.key == "hop2") is None
 
 
-# Links and shared names have tests of their own above.
-@pytest.mark.parametrize("weight", [name for name in WEIGHT_NAMES if "link" not in name and name != "shared_name"])
+# These have tests of their own: above, and in test_superseded.py.
+OF_THEIR_OWN = {"link", "link_types", "shared_name", "superseded"}
+
+
+@pytest.mark.parametrize("weight", sorted(set(WEIGHT_NAMES) - OF_THEIR_OWN))
 async def test_a_weight_of_0_turns_its_part_off(services: Services, face: Face, weight: str) -> None:
     await _store(services, *STORIES)
     legs = {
@@ -281,7 +284,7 @@ async def test_a_weight_of_0_turns_its_part_off(services: Services, face: Face, 
     }  # fmt: skip
     options: Json = {"near": {"key": "minaj"}, "top_k": 20}
     query = "Nicki Minaj and Zoë Moor bought a tent on 8 May 2023"
-    if weight == "recency":
+    if weight in ("recency", "product"):
         on = await face.ask(query, weights={weight: 1}, **options)
     else:
         on = await face.ask(query, **options)
@@ -296,6 +299,8 @@ BAD: tuple[Json, ...] = (
     {"weights": {"name": 101}},
     {"weights": {"window": 1.1}},
     {"weights": {"shared_name": 2}},
+    {"weights": {"superseded": 1.1}},
+    {"weights": {"product": -1}},
     {"weights": {"dense": 0, "lexical": 0}},
     {"weights": {"link_types": {"": 1}}},
     {"weights": {"link_types": {"a": -1}}},

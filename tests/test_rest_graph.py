@@ -79,7 +79,7 @@ async def test_neighbours_in_order_of_hops(chain: httpx.AsyncClient, path: str) 
     assert ([one["memory"]["key"] for one in rest["neighbors"]], rest["next"], rest["truncated"]) == (
         ["d"], None, False,
     )  # fmt: skip
-    for other in ({"hops": "2"}, {"as_of": "2020-01-01"}, {"where": '{"weight": 1}'}, {"coord": "key:a"}):
+    for other in ({"hops": "2"}, {"valid_at": "2020-01-01"}, {"where": '{"weight": 1}'}, {"coord": "key:a"}):
         refused = await chain.get(path, params={"coord": "0", "after": cut["next"], **other})
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_cursor"), other
     unknown = await chain.get(path, params={"coord": "9"})
@@ -130,7 +130,7 @@ async def test_walks_at_a_time(chain: httpx.AsyncClient) -> None:
     query = {"frm": "key:b", "to": "key:d"}
     assert (await chain.get("/shortest_path", params=query)).json()["cost"] == 2.0
     for time, cost in (("2001-12-31T22:59:59Z", 1.0), ("2001-12-31T23:00:00Z", 2.0), ("2001-06-01", 1.0)):
-        assert (await chain.get("/shortest_path", params={**query, "as_of": time})).json()["cost"] == cost, time
+        assert (await chain.get("/shortest_path", params={**query, "valid_at": time})).json()["cost"] == cost, time
 
 
 async def test_traverse_answers_columns(chain: httpx.AsyncClient) -> None:

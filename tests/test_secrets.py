@@ -35,6 +35,7 @@ SPEAKING: dict[str, dict[str, Any]] = {
     "old_embedding_api_key": {
         "old_embedder": "openai", "old_embedding_model": "m", "old_embedding_url": f"http://{NOWHERE}/v1",
     },
+    "predictor_api_key": {"predictor": "openai", "predictor_url": f"http://{NOWHERE}", "predictor_model": "m"},
     "reranker_api_key": {"reranker": "http", "reranker_url": f"http://{NOWHERE}"},
     "kafka_sasl_password": {
         "kafka_bootstrap_servers": NOWHERE, "kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_username": "u",
@@ -98,6 +99,7 @@ async def test_a_secret_shows_nowhere(field: str, database_dsn: str, heard: pyte
                 answers = [
                     await client.post("/remember", json={"content": "a memory"}),
                     await client.post("/recall", json={"query": "memory"}),
+                    await client.post("/predict", json={"context": "memory"}),
                     await client.post(
                         "/graphql", json={"query": '{ recall(query: "m", rerank: true) { edges { score } } }'}
                     ),

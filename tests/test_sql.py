@@ -40,6 +40,9 @@ NAMESPACE_TABLES = namespace_tables()
 # Maintenance and followers of the log are about all namespaces at once; no caller reaches them.
 ACROSS_NAMESPACES = {
     "backup_counts",
+    "copies_adopt",
+    "copies_due",
+    "copies_end",
     "idempotent_prune",
     "vector_index_retired",
     "vector_index_unfinished",
@@ -49,6 +52,10 @@ ACROSS_NAMESPACES = {
     "change_log_unread",
     "vector_index_lag",
     "change_partition_last",
+    "imported_versions_prune",
+    "past_embeddings_prune",
+    "past_names_prune",
+    "past_words_prune",
     "changes_any_everywhere",
     "changes_new_everywhere",
     "changes_least_everywhere",
@@ -216,6 +223,11 @@ def test_the_services_rights_are_exactly_what_statements_use() -> None:
                 updated.setdefault(table.name, set()).update(
                     one.this.name for one in on.args.get("expressions") or []
                 )
+    # Triggers and the stamp of a commit write as the service.
+    bodies = re.findall(r"\$\$(.*?)\$\$", (sql_folder() / "schema.sql").read_text(), re.DOTALL)
+    for body in bodies:
+        for table_name in re.findall(r"insert into (\w+)", body):
+            used.setdefault(table_name, set()).add("insert")
     for table_name, rights in TABLES.items():
         assert ("insert" in used[table_name], "delete" in used[table_name]) == (rights.insert, rights.delete), (
             table_name
@@ -316,13 +328,13 @@ async def test_hot_statements_run_on_their_index(crowded: str) -> None:
         ("memory_by_ids", {"ids": [1, 2, 3]}, ["memories_pkey"]),
         (
             "memory_range",
-            {"low": "{0,0,0}", "high": "{0.01,1,1}", "after": "{}", "kind": None, "limit": 10},
+            {"low": "{0,0,0}", "high": "{0.01,1,1}", "after": "{}", "kind": None, "limit": 10, "valid": None},
             ["memories_coordinate"],
         ),
         ("memory_words", {"query": prefix_query(large, ["word17"], prefix=True), "after": 0, "pattern": None,
-                          "limit": 10}, ["words_lexemes"]),
+                          "limit": 10, "valid": None}, ["words_lexemes"]),
         ("lexical_search", {"query": stems_query(large, ["word17"]), "term_ids": [17], "k1": 1.2, "b": 0.75,
-                            "limit": 10}, ["words_lexemes"]),
+                            "limit": 10, "at": "2026-01-01"}, ["words_lexemes"]),
         ("steps_from", {"frontier": [5], "outward": True, "inward": True, "types": None, "limit": 10,
                         "at": "2026-01-01", "after": 0},
          ["links_out", "links_in"]),
@@ -331,6 +343,7 @@ async def test_hot_statements_run_on_their_index(crowded: str) -> None:
         ("links_of_memories", {"ids": [5], "outward": True, "inward": True, "types": None, "after": 0, "limit": 10},
          ["links_out", "links_in"]),
         ("changed_memories", {"since": "999999:999999:"}, ["namespace_id_xid_idx"]),
+        ("importance_sample", {}, ["memories_importance", "memories_pkey"]),
         ("memory_digests", {"keys": ["k1"], "coordinates": ["{1}"]}, ["memories_key", "memories_coordinate"]),
     ]  # fmt: skip
     for name, parameters, indexes in expected:

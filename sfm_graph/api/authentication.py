@@ -10,7 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sfm_graph.api.headers import only
 from sfm_graph.api.refusals import refuse
 from sfm_graph.domain.access import ANONYMOUS, LOCAL
+from sfm_graph.domain.inputs import agent as checked_agent
 from sfm_graph.errors import InvalidInput, SfmError, Unauthenticated
+from sfm_graph.services.access.agents import HEADER, acting_for
 from sfm_graph.services.access.guard import Caller, acting
 from sfm_graph.services.access.policy import ScopesByNamespace
 from sfm_graph.services.registry import Services
@@ -46,10 +48,11 @@ class Authenticate:
             return
         try:
             one = await self._caller(scope)
+            agent = agent_of(scope)
         except SfmError as error:
             await refuse(scope, receive, send, error)
             return
-        with acting(one):
+        with acting(one), acting_for(agent):
             await self._app(scope, receive, send)
 
     async def _caller(self, scope: Scope) -> Caller:
@@ -61,6 +64,17 @@ class Authenticate:
         if is_open(scope):
             return await _caller_if_known(scope)
         return await caller_of(_services(scope), scope, bearer_token(only(scope, "authorization")))
+
+
+def agent_of(scope: Scope) -> str | None:
+    """The agent that a request says it comes from; a header's bytes are UTF-8. Raises InvalidInput."""
+    given = only(scope, HEADER.lower())
+    if not given:
+        return None
+    try:
+        return checked_agent(given.encode("latin-1").decode())
+    except UnicodeDecodeError as exc:
+        raise InvalidInput(f"{HEADER} must be UTF-8", field=HEADER) from exc
 
 
 async def _caller_if_known(scope: Scope) -> Caller:

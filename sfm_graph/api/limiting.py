@@ -25,21 +25,29 @@ _CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
         "GET /ping", "GET /healthz", "GET /health", "GET /readyz", "GET /metrics",
     ),
     "read": (
-        "GET /memories", "GET /memories/{coordinate:path}", "GET /range", "POST /payloads_by_coords",
-        "GET /namespaces", "GET /namespaces/{name:path}", "GET /export", "GET /changes", "GET /stats",
+        "GET /memories", "GET /memories/{coordinate:path}", "GET /memories/{coordinate:path}/accesses",
+        "GET /copies", "GET /memories/{coordinate:path}/history", "GET /memories/{coordinate:path}/diff",
+        "GET /link/history", "GET /range", "POST /payloads_by_coords", "GET /namespaces",
+        "GET /namespaces/{name:path}", "GET /export", "GET /changes", "GET /stats", "GET /jobs",
     ),
     "write": (
         "POST /store", "POST /memories", "POST /remember", "POST /store_bulk", "PATCH /memories/{coordinate:path}",
-        "DELETE /memories/{coordinate:path}", "POST /delete_many", "POST /graph/link", "POST /link", "DELETE /link",
-        "POST /import",
+        "DELETE /memories/{coordinate:path}", "POST /delete_many", "POST /memories/restore", "POST /link/restore",
+        "POST /graph/link", "POST /link", "DELETE /link", "POST /import", "POST /copies", "DELETE /copies/{id}",
+        "POST /outcomes", "POST /consolidate", "POST /merge",
     ),
     "search": (
         "POST /memories/search", "POST /recall", "POST /recall_with_scores", "POST /recall_with_context",
         "POST /recall_batch", "POST /keyword_search", "GET /graph/neighbors", "GET /neighbors", "GET /graph/path",
-        "GET /shortest_path", "GET /traverse", "GET /rank",
+        "GET /shortest_path", "GET /traverse", "GET /rank", "POST /predict", "POST /reflect", "GET /duplicates",
     ),
-    "graphql": ("POST /graphql", "GET /graphql"),
-    "admin": ("PUT /namespaces/{name:path}", "DELETE /namespaces/{name:path}"),
+    "graphql": (
+        "POST /graphql", "GET /graphql",
+    ),
+    "admin": (
+        "POST /hold", "POST /release", "POST /decay", "PUT /namespaces/{name:path}",
+        "DELETE /namespaces/{name:path}",
+    ),
 }  # fmt: skip
 CLASS_OF_ROUTE: Final = MappingProxyType({route: name for name, routes in _CLASSES.items() for route in routes})
 _STREAMED: Final = "GET /changes"

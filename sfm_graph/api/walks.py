@@ -41,9 +41,10 @@ async def neighbour_page(
 ) -> NeighbourPage:
     """At most `first` memories around one. A cursor holds the hops and the link of the last one seen.
 
-    It belongs to all that is asked but the page's size, the time of the walk as it was given. Raises InvalidCursor.
+    It belongs to all that is asked but the page's size, the times of the view as they were given. Raises
+    InvalidCursor.
     """
-    query = fingerprint("neighbors", namespace, ref, walk, hops, where)
+    query = fingerprint("neighbors", namespace, ref, walk, hops, where, view.as_of)
     place = _place(decode_cursor(query, after))
     found = await services.traversal.neighbours(
         view, namespace, ref, walk, hops=hops, limit=first, where=where, after=place

@@ -9,7 +9,24 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from sfm_graph.cli import audit, backup, changes, followers, keys, memories, reembed, server, transfer, walks
+from sfm_graph.cli import (
+    audit,
+    backup,
+    changes,
+    connection,
+    consolidation,
+    copies,
+    fading,
+    followers,
+    foresight,
+    history,
+    keys,
+    memories,
+    reembed,
+    server,
+    transfer,
+    walks,
+)
 from sfm_graph.cli.connection import Credential, credential
 from sfm_graph.cli.output import fail
 from sfm_graph.errors import SettingsError, SfmError
@@ -36,7 +53,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (server, backup, memories, walks, changes, transfer, reembed, followers, keys, audit):
+for _module in (
+    server,
+    backup,
+    memories,
+    history,
+    fading,
+    consolidation,
+    walks,
+    changes,
+    copies,
+    transfer,
+    foresight,
+    reembed,
+    followers,
+    keys,
+    audit,
+):
     _module.add_to(app)
 
 
@@ -54,9 +87,16 @@ def credentials(
     token_file: Annotated[
         Path | None, typer.Option(envvar="SFM_TOKEN_FILE", show_envvar=True, help="A file that holds it.")
     ] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="The agent that writes or recalls by this command, 1 to 200 characters.")
+    ] = None,
 ) -> None:
-    """Take the credential that commands with --url show the server."""
+    """Take the credential that commands with --url show the server, and whom a command works for."""
     credential.set(Credential(token, token_file))
+    if agent is not None:
+        from sfm_graph.domain import inputs
+
+        connection.agent.set(inputs.agent(agent))
 
 
 def main() -> None:

@@ -44,6 +44,14 @@ class Credential:
 # What the options before the command say; read only where a request leaves for a server.
 credential: ContextVar[Credential] = ContextVar("credential", default=Credential())  # noqa: B039 - frozen
 
+# The agent that the command says it works for.
+agent: ContextVar[str | None] = ContextVar("agent", default=None)
+
+
+def _agent_header() -> dict[bytes, bytes]:
+    named = agent.get()
+    return {} if named is None else {b"X-SFM-Agent": named.encode()}
+
 
 def _read_token(path: Path) -> str:
     try:
@@ -74,9 +82,9 @@ class Target:
                 headers: dict[str, str] = {}
             else:
                 base_url, transport, headers = self.url, None, credential.get().headers()
-            yield await stack.enter_async_context(
-                httpx.AsyncClient(base_url=base_url, transport=transport, timeout=timeout, headers=headers)
-            )
+            client = httpx.AsyncClient(base_url=base_url, transport=transport, timeout=timeout, headers=headers)
+            client.headers.update(_agent_header())
+            yield await stack.enter_async_context(client)
 
     async def _in_process(self, stack: AsyncExitStack) -> "tuple[str, httpx.AsyncBaseTransport]":
         import httpx

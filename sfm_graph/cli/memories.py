@@ -9,11 +9,14 @@ from sfm_graph.cli.options import (
     COORDINATES,
     After,
     Config,
+    ExpiresAt,
     First,
     Kind,
+    KnownAt,
     Namespace,
     Reference,
     Url,
+    ValidAt,
     Version,
     given,
     json_object,
@@ -38,6 +41,7 @@ def store(
     importance: _Importance = None,
     valid_from: _From = None,
     valid_to: _To = None,
+    expires_at: ExpiresAt = None,
     expected_version: Version = None,
     namespace: Namespace = "default",
     url: Url = None,
@@ -47,7 +51,8 @@ def store(
     place = _place(reference, key)
     fields = given(
         namespace=namespace, payload=json_object(payload, "PAYLOAD"), kind=kind, content=content, title=title,
-        importance=importance, valid_from=valid_from, valid_to=valid_to, expected_version=expected_version,
+        importance=importance, valid_from=valid_from, valid_to=valid_to, expires_at=expires_at,
+        expected_version=expected_version,
     )  # fmt: skip
     ask(Target(url, config), "POST", "/store", body={**fields, **place})
 
@@ -61,6 +66,7 @@ def remember(
     importance: _Importance = None,
     valid_from: _From = None,
     valid_to: _To = None,
+    expires_at: ExpiresAt = None,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
@@ -68,7 +74,7 @@ def remember(
     """Store a memory where the server likes; the answer says where."""
     fields = given(
         namespace=namespace, content=content, payload=json_object(payload, "--payload"), kind=kind, title=title,
-        key=key, importance=importance, valid_from=valid_from, valid_to=valid_to,
+        key=key, importance=importance, valid_from=valid_from, valid_to=valid_to, expires_at=expires_at,
     )  # fmt: skip
     ask(Target(url, config), "POST", "/remember", body=fields)
 
@@ -89,6 +95,8 @@ def recall(
     expand: Annotated[int | None, typer.Option(help="Up to so many memories linked with hits come along.")] = None,
     diversity: Annotated[float | None, typer.Option(help="How much likeness to better hits costs, 0 to 1.")] = None,
     fold: Annotated[bool | None, typer.Option("--fold", help="Leave near-duplicates of a better hit out.")] = None,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
@@ -97,14 +105,22 @@ def recall(
     fields = given(
         namespace=namespace, query=query, top_k=top_k, kind=kind, filters=json_object(filters, "--filters"),
         hybrid=hybrid, weights=json_object(weights, "--weights"), near=near, expand=expand, diversity=diversity,
-        fold=fold,
+        fold=fold, valid_at=valid_at, known_at=known_at,
     )  # fmt: skip
     ask(Target(url, config), "POST", "/recall_with_scores" if scores else "/recall", body=fields)
 
 
-def get(reference: Reference, namespace: Namespace = "default", url: Url = None, config: Config = None) -> None:
+def get(
+    reference: Reference,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
+) -> None:
     """One memory."""
-    ask(Target(url, config), "GET", memory_path(reference), query={"namespace": namespace})
+    query = {"namespace": namespace, "valid_at": valid_at, "known_at": known_at}
+    ask(Target(url, config), "GET", memory_path(reference), query=query)
 
 
 def delete(
@@ -126,6 +142,8 @@ def range_(
     low: Annotated[str, typer.Argument(metavar="MIN", help="The least coordinate: 0,0,0.")],
     high: Annotated[str, typer.Argument(metavar="MAX", help="The greatest: 1,1,1. Both are included.")],
     kind: Kind = None,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     first: First = 20,
     after: After = None,
     namespace: Namespace = "default",
@@ -133,12 +151,17 @@ def range_(
     config: Config = None,
 ) -> None:
     """The memories in a coordinate box, in coordinate order."""
-    query = {"namespace": namespace, "min": low, "max": high, "kind": kind, "first": first, "after": after}
+    query = {
+        "namespace": namespace, "min": low, "max": high, "kind": kind, "valid_at": valid_at, "known_at": known_at,
+        "first": first, "after": after,
+    }  # fmt: skip
     ask(Target(url, config), "GET", "/range", query=query)
 
 
 def stats(
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only this one.")] = None,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     first: First = 20,
     after: After = None,
     url: Url = None,
@@ -146,7 +169,8 @@ def stats(
 ) -> None:
     """What is stored, by namespace."""
     page = {"namespace": namespace} if namespace is not None else {"first": first, "after": after}
-    ask(Target(url, config), "GET", "/stats", query=page)
+    query = {**page, "valid_at": valid_at, "known_at": known_at}
+    ask(Target(url, config), "GET", "/stats", query=query)
 
 
 def add_to(app: typer.Typer) -> None:

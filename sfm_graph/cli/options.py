@@ -17,8 +17,12 @@ Reference = Annotated[str, typer.Argument(help="A memory: 1,2,3 or key:... or id
 LinkTypes = Annotated[list[str] | None, typer.Option("--type", "-t", help="Follow only this type; may be repeated.")]
 Direction = Annotated[str, typer.Option(help="out, in or both.")]
 LinkWhere = Annotated[str | None, typer.Option("--where", help="Follow only links that this JSON filter keeps.")]
-AsOf = Annotated[
-    str | None, typer.Option("--as-of", help="Follow the links that are valid at this ISO 8601 time; now by default.")
+ValidAt = Annotated[
+    str | None, typer.Option("--valid-at", help="What was true then, an ISO 8601 time: only what was valid at it.")
+]
+KnownAt = Annotated[str | None, typer.Option("--known-at", help="What was known then, an ISO 8601 time.")]
+ExpiresAt = Annotated[
+    str | None, typer.Option("--expires-at", help="ISO 8601 time at which it is forgotten by itself.")
 ]
 First = Annotated[int, typer.Option("--first", help="At most this many; the answer's `next` goes to --after.")]
 After = Annotated[str | None, typer.Option(help="The `next` of the page before.")]
@@ -42,11 +46,19 @@ def json_object(text: str | None, option: str) -> dict[str, Any] | None:
 
 
 def walk_options(
-    types: list[str] | None, direction: str, where: str | None, as_of: str | None, namespace: str
+    types: list[str] | None,
+    direction: str,
+    where: str | None,
+    valid_at: str | None,
+    known_at: str | None,
+    namespace: str,
 ) -> dict[str, Any]:
     """What every walk is asked with. Raises BadParameter where the filter is no JSON object."""
     json_object(where, "--where")
-    return {"namespace": namespace, "type": types, "direction": direction, "where": where, "as_of": as_of}
+    return {
+        "namespace": namespace, "type": types, "direction": direction, "where": where, "valid_at": valid_at,
+        "known_at": known_at,
+    }  # fmt: skip
 
 
 def given(**fields: Any) -> dict[str, Any]:

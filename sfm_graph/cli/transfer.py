@@ -13,7 +13,7 @@ import typer
 
 from sfm_graph.cli.changes import command_line
 from sfm_graph.cli.connection import Target, answer_of, ask, json_of, reachable
-from sfm_graph.cli.options import Config, Namespace, Url
+from sfm_graph.cli.options import Config, KnownAt, Namespace, Url, ValidAt, given
 from sfm_graph.cli.output import fail, say, show
 from sfm_graph.cli.progress import Bar, progress_bar
 
@@ -41,6 +41,9 @@ def import_(
         list[str],
         typer.Argument(metavar="PATH...", help="NDJSON files, `-` for stdin, Markdown files or folders of them."),
     ],
+    everything: Annotated[
+        bool, typer.Option("--everything", help="The file is an export of everything: restore it as it was.")
+    ] = False,
     progress: _Progress = None,
     namespace: Namespace = "default",
     url: Url = None,
@@ -51,8 +54,11 @@ def import_(
     A record that names its own namespace goes there. Exits 1 when a record was refused; the summary says which.
     """
     sources = [_source(path) for path in paths]
+    if everything and not (len(sources) == 1 and isinstance(sources[0], _Lines)):
+        raise typer.BadParameter("everything is imported from one NDJSON file", param_hint="PATH")
+    query = given(namespace=namespace, everything=everything or None)
     began = time.monotonic()
-    reports = asyncio.run(_import_all(Target(url, config), sources, namespace, progress))
+    reports = asyncio.run(_import_all(Target(url, config), sources, query, progress))
     summary = _summary(paths, reports)
     show({**summary, "seconds": round(time.monotonic() - began, 2)})
     refused = summary["failed"] - sum(report["harmless"] for report in reports)
@@ -63,13 +69,24 @@ def import_(
 
 def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; stdout by default.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="All of it, as it is: for `sfm import --everything`.")
+    ] = False,
+    vectors: Annotated[bool, typer.Option("--vectors/--no-vectors", help="Whether everything has vectors.")] = True,
+    form: Annotated[str, typer.Option("--format", help="ndjson, or graphml for other tools.")] = "ndjson",
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     progress: _Progress = None,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
 ) -> None:
     """Write a namespace as NDJSON that `sfm import` takes: memories, then links, of one snapshot."""
-    asyncio.run(_export(Target(url, config), namespace, output, progress))
+    query = given(
+        namespace=namespace, format=None if form == "ndjson" else form, everything=everything or None,
+        vectors=None if vectors else False, valid_at=valid_at, known_at=known_at,
+    )  # fmt: skip
+    asyncio.run(_export(Target(url, config), query, output, progress))
 
 
 def store_bulk(
@@ -99,19 +116,19 @@ def add_to(app: typer.Typer) -> None:
 
 
 async def _import_all(
-    target: Target, sources: "list[_Source]", namespace: str, progress: bool | None
+    target: Target, sources: "list[_Source]", query: dict[str, Any], progress: bool | None
 ) -> list[dict[str, Any]]:
     async with target.client() as client:
-        return [await _import_one(client, source, namespace, progress) for source in sources]
+        return [await _import_one(client, source, query, progress) for source in sources]
 
 
 async def _import_one(
-    client: "httpx.AsyncClient", source: "_Source", namespace: str, progress: bool | None
+    client: "httpx.AsyncClient", source: "_Source", query: dict[str, Any], progress: bool | None
 ) -> dict[str, Any]:
     with progress_bar(f"import {Path(source.path).name}", source.nbytes, progress) as bar:
         try:
             report: dict[str, Any] = await answer_of(
-                client, "POST", "/import", params={"namespace": namespace}, content=source.chunks(bar), headers=LINES
+                client, "POST", "/import", params=query, content=source.chunks(bar), headers=LINES
             )
         except OSError as error:
             fail("unreadable_file", f"{source.path}: {error.strerror}")
@@ -209,8 +226,9 @@ class _Markdown:
 _Source = _Lines | _Markdown
 
 
-async def _export(target: Target, namespace: str, output: Path | None, progress: bool | None) -> None:
-    chunks = _from_here(target, namespace) if target.url is None else _from_server(target, namespace)
+async def _export(target: Target, query: dict[str, Any], output: Path | None, progress: bool | None) -> None:
+    namespace = query["namespace"]
+    chunks = _from_here(target, query) if target.url is None else _from_server(target, query)
     # The cursor and the first chunk are there before a file is touched: an unknown namespace leaves it as it is.
     cursor = (await anext(chunks)).decode()
     chunk: bytes | None = await anext(chunks, None)
@@ -223,22 +241,23 @@ async def _export(target: Target, namespace: str, output: Path | None, progress:
         say(f"what changes from here on: {command_line(target, namespace, cursor)}")
 
 
-async def _from_here(target: Target, namespace: str) -> AsyncGenerator[bytes]:
+async def _from_here(target: Target, query: dict[str, Any]) -> AsyncGenerator[bytes]:
     """The cursor of the snapshot, then its lines."""
-    async with target.services() as services, services.views.open() as view:
-        yield (await services.changes.cursor(view, namespace)).encode()
-        async for chunk in services.transfer.export(view, namespace):
+    from sfm_graph.api.exports import export_request, exported
+
+    async with target.services() as services:
+        async for chunk in exported(services, query["namespace"], export_request(query)):
             yield chunk
 
 
-async def _from_server(target: Target, namespace: str) -> AsyncGenerator[bytes]:
+async def _from_server(target: Target, query: dict[str, Any]) -> AsyncGenerator[bytes]:
     async with target.client() as client:
         with reachable(client):
-            async with client.stream("GET", "/export", params={"namespace": namespace}) as response:
+            async with client.stream("GET", "/export", params=query) as response:
                 if response.is_error:
                     await response.aread()
                     json_of(response)
-                # A server of an older release has no such header.
+                # As of another moment, or from a server of an older release, there is no such header.
                 yield response.headers.get("X-Changes-Cursor", "").encode()
                 async for chunk in response.aiter_bytes():
                     yield chunk

@@ -8,14 +8,15 @@ from sfm_graph.cli.connection import Target, ask
 from sfm_graph.cli.options import (
     COORDINATES,
     After,
-    AsOf,
     Config,
     Direction,
+    KnownAt,
     LinkTypes,
     LinkWhere,
     Namespace,
     Reference,
     Url,
+    ValidAt,
     Version,
     given,
     json_object,
@@ -72,7 +73,8 @@ def neighbors(
     types: LinkTypes = None,
     direction: Direction = "both",
     where: LinkWhere = None,
-    as_of: AsOf = None,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     limit: Annotated[int, typer.Option(help="At most this many memories; `next` goes to --after.")] = 100,
     after: After = None,
     namespace: Namespace = "default",
@@ -81,8 +83,8 @@ def neighbors(
 ) -> None:
     """The memories around one, nearest first, each with the link that leads to it."""
     query = {
-        **walk_options(types, direction, where, as_of, namespace), "coord": reference, "hops": hops, "limit": limit,
-        "after": after,
+        **walk_options(types, direction, where, valid_at, known_at, namespace), "coord": reference, "hops": hops,
+        "limit": limit, "after": after,
     }  # fmt: skip
     ask(Target(url, config), "GET", "/neighbors", query=query)
 
@@ -99,15 +101,16 @@ def path(
     types: LinkTypes = None,
     direction: Direction = "both",
     where: LinkWhere = None,
-    as_of: AsOf = None,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
 ) -> None:
     """A shortest path between two memories; `found` is false when there is none. With --k or --mode several."""
     query = {
-        **walk_options(types, direction, where, as_of, namespace), "frm": source, "to": target, "weighted": weighted,
-        "max_hops": max_hops, "k": k, "mode": mode,
+        **walk_options(types, direction, where, valid_at, known_at, namespace), "frm": source, "to": target,
+        "weighted": weighted, "max_hops": max_hops, "k": k, "mode": mode,
     }  # fmt: skip
     ask(Target(url, config), "GET", "/shortest_path", query=query)
 
@@ -118,7 +121,8 @@ def traverse(
     types: LinkTypes = None,
     direction: Direction = "both",
     where: LinkWhere = None,
-    as_of: AsOf = None,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     limit: Annotated[int, typer.Option(help="At most this many memories.")] = 100,
     namespace: Namespace = "default",
     url: Url = None,
@@ -126,7 +130,8 @@ def traverse(
 ) -> None:
     """What lies around memories, and every link between it, as columns."""
     query = {
-        **walk_options(types, direction, where, as_of, namespace), "start": starts, "depth": depth, "limit": limit
+        **walk_options(types, direction, where, valid_at, known_at, namespace), "start": starts, "depth": depth,
+        "limit": limit,
     }  # fmt: skip
     ask(Target(url, config), "GET", "/traverse", query=query)
 
@@ -148,7 +153,8 @@ def rank(
     types: LinkTypes = None,
     direction: Direction = "both",
     where: LinkWhere = None,
-    as_of: AsOf = None,
+    valid_at: ValidAt = None,
+    known_at: KnownAt = None,
     limit: Annotated[int, typer.Option(help="At most this many memories.")] = 20,
     namespace: Namespace = "default",
     url: Url = None,
@@ -156,7 +162,7 @@ def rank(
 ) -> None:
     """The best memories by their links."""
     query = {
-        **walk_options(types, direction, where, as_of, namespace), "by": by, "seed": seeds or None,
+        **walk_options(types, direction, where, valid_at, known_at, namespace), "by": by, "seed": seeds or None,
         "unlinked": unlinked, "limit": limit,
     }  # fmt: skip
     ask(Target(url, config), "GET", "/rank", query=query)

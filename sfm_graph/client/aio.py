@@ -2,12 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Unpack
 
+from sfm_graph.api.exports import export_request, exported
 from sfm_graph.api.rest import answers
 from sfm_graph.client.changes import ChangeMethods
-from sfm_graph.client.fields import Json, LinkFields, MemoryFields, MemoryType, RecallOptions, Reference, StoredFields
+from sfm_graph.client.fields import (
+    AsOf,
+    Json,
+    LinkFields,
+    MemoryFields,
+    MemoryType,
+    RecallOptions,
+    Reference,
+    StoredFields,
+)
+from sfm_graph.client.foresight import ForesightMethods
+from sfm_graph.client.history import HistoryMethods
 from sfm_graph.client.opening import as_json
 from sfm_graph.client.walks import WalkMethods
 from sfm_graph.domain import inputs, recall_inputs, validate
@@ -20,7 +33,7 @@ from sfm_graph.services.links import LinkRequest
 _CHUNK_BYTES = 256 * 1024
 
 
-class AsyncMemorySystem(WalkMethods, ChangeMethods):
+class AsyncMemorySystem(HistoryMethods, WalkMethods, ForesightMethods, ChangeMethods):
     """One namespace of the memory graph. Opened by `async with`; its methods raise Unavailable outside of it.
 
     settings: fields of Settings, above the environment and the YAML file `config`. TEST without a `data_dir` or
@@ -63,16 +76,16 @@ class AsyncMemorySystem(WalkMethods, ChangeMethods):
         done = await self._services.memory_writes.store_many(self._namespace, items, partial=partial)
         return as_json(answers.bulk_json(done))
 
-    async def get(self, ref: Reference) -> Json:
+    async def get(self, ref: Reference, **as_of: Unpack[AsOf]) -> Json:
         """One memory. Raises MemoryNotFound."""
-        async with self._services.views.open() as view:
+        async with self._view(as_of) as view:
             found = await self._services.memory_reads.get(view, self._namespace, self._ref(ref))
         return as_json(answers.memory_json(found))
 
-    async def retrieve(self, ref: Reference) -> Json | None:
+    async def retrieve(self, ref: Reference, **as_of: Unpack[AsOf]) -> Json | None:
         """One memory, or None."""
-        async with self._services.views.open() as view:
-            (found,) = await self._services.memory_reads.find_many(view, self._namespace, [self._ref(ref)])
+        async with self._view(as_of) as view:
+            (found,) = await self._services.memory_reads.look_up(view, self._namespace, [self._ref(ref)])
         return None if found is None else as_json(answers.memory_json(found))
 
     async def update(self, ref: Reference, **fields: Unpack[StoredFields]) -> Json:
@@ -93,6 +106,19 @@ class AsyncMemorySystem(WalkMethods, ChangeMethods):
         writes = self._services.memory_writes
         refs = [self._ref(ref)]
         return bool(await writes.erase_many(self._namespace, refs, expected_version=expected_version))
+
+    async def hold(self, ref: Reference) -> Json:
+        """Let nothing forget or erase a memory until it is released. Raises MemoryNotFound."""
+        return as_json(answers.memory_json(await self._services.holds.hold(self._namespace, self._ref(ref))))
+
+    async def release(self, ref: Reference) -> Json:
+        """Let go of a memory that is held. Raises MemoryNotFound."""
+        return as_json(answers.memory_json(await self._services.holds.release(self._namespace, self._ref(ref))))
+
+    async def decay(self, *, dry_run: bool = False, limit: int = 100) -> Json:
+        """Do up to `limit` of what is due of the memories, or say what would be done. Raises NamespaceNotFound."""
+        done = await self._services.fading.decay(self._namespace, dry_run=dry_run, limit=limit)
+        return as_json(answers.decay_json(done))
 
     async def recall(self, query: str, top_k: int = 5, **options: Unpack[RecallOptions]) -> list[Json]:
         """The memories that fit a query best, best first."""
@@ -120,7 +146,7 @@ class AsyncMemorySystem(WalkMethods, ChangeMethods):
             fold=bool(options.get("fold", False)),
             rerank=bool(options.get("rerank", True)),
         )
-        async with self._services.views.open() as view:
+        async with self._view(options) as view:
             return await self._services.recalls.recall(view, self._namespace, question)
 
     async def keyword_search(
@@ -131,9 +157,10 @@ class AsyncMemorySystem(WalkMethods, ChangeMethods):
         case_sensitive: bool = False,
         first: int = MAX_PAGE,
         after: str | None = None,
+        **as_of: Unpack[AsOf],
     ) -> Json:
         """Memories that hold every word of `term`, or words that begin so: `results`, and `next` for `after`."""
-        async with self._services.views.open() as view:
+        async with self._view(as_of) as view:
             page = await self._services.memory_reads.with_words(
                 view, self._namespace, term, exact=exact, case_sensitive=case_sensitive, first=page_size(first),
                 after=after,
@@ -148,10 +175,11 @@ class AsyncMemorySystem(WalkMethods, ChangeMethods):
         kind: MemoryType | str | None = None,
         first: int = MAX_PAGE,
         after: str | None = None,
+        **as_of: Unpack[AsOf],
     ) -> Json:
         """Memories in a coordinate box, its borders included: `memories`, and `next` for `after`."""
         wanted = None if kind is None else validate.choice(kind, MemoryKind, "kind")
-        async with self._services.views.open() as view:
+        async with self._view(as_of) as view:
             page = await self._services.memory_reads.in_box(
                 view, self._namespace, box(low, high), kind=wanted, first=page_size(first), after=after
             )
@@ -190,27 +218,44 @@ class AsyncMemorySystem(WalkMethods, ChangeMethods):
         ends = self._ref(source), self._ref(target)
         return len(await self._services.links.unlink_between(self._namespace, *ends, type_))
 
-    async def stats(self) -> Json:
+    async def stats(self, **as_of: Unpack[AsOf]) -> Json:
         """What is in the namespace. Raises NamespaceNotFound before its first write."""
-        async with self._services.views.open() as view:
+        async with self._view(as_of) as view:
             found = await self._services.namespaces.statistics(view, self._namespace)
         return as_json(answers.statistics_json(found))
 
-    async def export(self, path: Path | str) -> int:
-        """Write the namespace as NDJSON into a file; its size in bytes. Raises NamespaceNotFound."""
-        size = 0
-        async with self._services.views.open() as view:
-            chunks = self._services.transfer.export(view, self._namespace)
-            first = await anext(chunks, b"")
+    async def export(
+        self,
+        path: Path | str,
+        *,
+        format: str = "ndjson",
+        everything: bool = False,
+        vectors: bool = True,
+        **as_of: Unpack[AsOf],
+    ) -> int:
+        """Write the namespace into a file, as NDJSON or `graphml`; its size in bytes. Raises NamespaceNotFound.
+
+        everything: all of it, as `import_` restores it; with or without `vectors`.
+        """
+        asked = export_request({"format": format, "everything": everything, "vectors": vectors, **as_of})
+        chunks = exported(self._services, self._namespace, asked)
+        async with aclosing(chunks):
+            await anext(chunks)
+            first, size = await anext(chunks), 0
             with await asyncio.to_thread(open, path, "wb") as file:
                 size += await asyncio.to_thread(file.write, first)
                 async for chunk in chunks:
                     size += await asyncio.to_thread(file.write, chunk)
         return size
 
-    async def import_(self, path: Path | str) -> Json:
-        """Store the records of an NDJSON file; counts, and failures with their lines. Again: what is new."""
-        report = await self._services.transfer.import_ndjson(_chunks_of(path), self._namespace)
+    async def import_(self, path: Path | str, *, everything: bool = False) -> Json:
+        """Store the records of an NDJSON file; counts, and failures with their lines. Again: what is new.
+
+        everything: restore an export of everything into a namespace that never held anything.
+        """
+        transfer = self._services.transfer
+        take = transfer.import_everything if everything else transfer.import_ndjson
+        report = await take(_chunks_of(path), self._namespace)
         return as_json(report.as_json())
 
 

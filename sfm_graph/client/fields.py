@@ -14,19 +14,24 @@ Time = datetime | str
 
 
 class MemoryFields(TypedDict, total=False):
-    """What else a memory may be given. Times: datetime or ISO 8601, UTC without an offset."""
+    """What else a memory may be given. Times: datetime or ISO 8601, UTC without an offset.
+
+    expires_at: when it is forgotten by itself. agent: who writes.
+    """
 
     content: str | None
     title: str | None
     importance: float | None
     valid_from: Time | None
     valid_to: Time | None
+    expires_at: Time | None
+    agent: str | None
     embedding: Sequence[float] | None
     expected_version: int | None
 
 
 class StoredFields(MemoryFields, total=False):
-    """What an update may replace; None clears title, valid_from and valid_to."""
+    """What an update may replace; None clears title, valid_from, valid_to and expires_at."""
 
     kind: MemoryKind | str
     payload: Mapping[str, Any]
@@ -37,10 +42,21 @@ class LinkFields(TypedDict, total=False):
 
     valid_from: Time | None
     valid_to: Time | None
+    agent: str | None
     expected_version: int | None
 
 
-class RecallOptions(TypedDict, total=False):
+class AsOf(TypedDict, total=False):
+    """As of when something is read. valid_at: when it was true; listings without it give what is not valid too.
+
+    known_at: when it was known, as far back as changes are kept. Each now by default.
+    """
+
+    valid_at: Time | None
+    known_at: Time | None
+
+
+class RecallOptions(AsOf, total=False):
     """How to recall. kind: one or several. hybrid: True by default; False searches by vectors alone.
 
     weights: how much each part counts, by the names of RecallWeights. near: a memory, or any coordinate, that hits

@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,9 @@ from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.errors import Unavailable
 from sfm_graph.ports.event_bus import EventBus
 from sfm_graph.runtime import open_runtime
+from sfm_graph.services.access.agents import act_for
 from sfm_graph.services.registry import Services
+from sfm_graph.services.view import View
 from sfm_graph.settings import MemoryMode, load_settings
 
 
@@ -29,14 +32,16 @@ class OpenNamespace:
         *,
         config: Path | None = None,
         bus: EventBus | None = None,
+        agent: str | None = None,
         **settings: Any,
     ) -> None:
         """settings: fields of Settings, above the environment and the YAML file `config`. bus: takes every change of
-        all namespaces, such as an InProcessBus with handlers of your own.
+        all namespaces, such as an InProcessBus with handlers of your own. agent: who writes and recalls by this.
 
         TEST without a `data_dir` or POSTGRES_URL works in a folder that is deleted at the end.
         """
         self._namespace = validate.namespace(namespace)
+        self._agent = None if agent is None else inputs.agent(agent)
         self._options = {"config": config, "mode": mode, **settings}
         self._bus = bus
         self._opened: Services | None = None
@@ -69,7 +74,12 @@ class OpenNamespace:
     def _services(self) -> Services:
         if self._opened is None:
             raise Unavailable("the memory system is not open; use it inside `async with`")
+        act_for(self._agent)
         return self._opened
+
+    def _view(self, as_of: Mapping[str, Any]) -> AbstractAsyncContextManager[View]:
+        """What a method reads in: as of `valid_at` and `known_at` of its arguments."""
+        return self._services.views.open(inputs.as_of(as_of.get("valid_at"), as_of.get("known_at")))
 
     def _ref(self, ref: Reference) -> MemoryRef:
         return inputs.memory_ref(self._namespace, ref)

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from sfm_graph.api.rest import walk_answers
 from sfm_graph.api.walks import neighbour_page, subgraph_columns
-from sfm_graph.client.fields import Json, Reference, Time
+from sfm_graph.client.fields import AsOf, Json, Reference
 from sfm_graph.client.opening import OpenNamespace, as_json
 from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.link import Direction
@@ -25,16 +25,15 @@ from sfm_graph.domain.walk import (
 from sfm_graph.errors import InvalidInput
 
 
-class WalkOptions(TypedDict, total=False):
+class WalkOptions(AsOf, total=False):
     """Which links are followed. types: one or several, any when empty. direction: both ways by default.
 
-    where: a filter on links, `{"weight": {"lt": 2}}`. as_of: when links have to be valid; now by default.
+    where: a filter on links, `{"weight": {"lt": 2}}`. valid_at: when links have to be valid.
     """
 
     types: Sequence[str] | str | None
     direction: Direction | str | None
     where: Mapping[str, Any] | None
-    as_of: Time | None
 
 
 class WalkMethods(OpenNamespace):
@@ -44,7 +43,7 @@ class WalkMethods(OpenNamespace):
         self, ref: Reference, *, hops: int = 1, limit: int = 100, **options: Unpack[WalkOptions]
     ) -> list[Json]:
         """The memories around one, nearest first: `memory`, the `link` that led to it, and `hops`."""
-        async with self._services.views.open() as view:
+        async with self._view(options) as view:
             found = await neighbour_page(
                 self._services, view, self._namespace, self._ref(ref), _walk(options),
                 hops=validate.integer(hops, "hops", low=1, high=MAX_HOPS),
@@ -63,7 +62,7 @@ class WalkMethods(OpenNamespace):
         **options: Unpack[WalkOptions],
     ) -> Json | None:
         """The fewest links, or with `weighted` the least sum of weights: `path`, `links`, `cost`; None for none."""
-        async with self._services.views.open() as view:
+        async with self._view(options) as view:
             found = await self._services.traversal.shortest_path(
                 view, self._namespace, self._ref(source), self._ref(target), _walk(options),
                 weighted=weighted, max_hops=validate.integer(max_hops, "max_hops", low=0, high=MAX_PATH_HOPS),
@@ -85,7 +84,7 @@ class WalkMethods(OpenNamespace):
 
         mode: `shortest_k`, `all_shortest` or `simple`; `weighted` goes with the first.
         """
-        async with self._services.views.open() as view:
+        async with self._view(options) as view:
             found = await self._services.traversal.paths(
                 view, self._namespace, (self._ref(source), self._ref(target)), _walk(options),
                 mode=validate.choice(mode, PathMode, "mode"),
@@ -107,7 +106,7 @@ class WalkMethods(OpenNamespace):
             raise InvalidInput(f"a walk starts from 1 to {MAX_PAGE} memories", field="start")
         refs = [self._ref(one) for one in starts]
         walk = _walk(options)
-        async with self._services.views.open() as view:
+        async with self._view(options) as view:
             found = await self._services.traversal.subgraph(
                 view, self._namespace, refs, walk,
                 depth=validate.integer(depth, "depth", low=0, high=MAX_HOPS),
@@ -137,12 +136,10 @@ class WalkMethods(OpenNamespace):
             validate.integer(limit, "limit", low=1, high=MAX_RANKED), unlinked,
         )  # fmt: skip
         refs = [self._ref(one) for one in seeds]
-        async with self._services.views.open() as view:
+        async with self._view(options) as view:
             found = await self._services.traversal.rank(view, self._namespace, refs, query)
         return as_json(walk_answers.ranking_json(found))
 
 
 def _walk(options: WalkOptions) -> WalkFilter:
-    return inputs.walk_filter(
-        options.get("direction"), options.get("types"), options.get("where"), options.get("as_of")
-    )
+    return inputs.walk_filter(options.get("direction"), options.get("types"), options.get("where"))

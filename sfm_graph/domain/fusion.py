@@ -3,7 +3,7 @@
 Legs are joined by a convex sum of scaled scores, which beats reciprocal-rank fusion at the head (Bruch, Gai, Ingber
 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"). What a query says of a memory beside its text is added
 as a bonus. Then memories are pulled along links and shared names towards the best few, never past them
-(docs/decisions/0006).
+(docs/decisions/0006). At last what is superseded loses a share of its score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,9 +67,9 @@ def scaled(raw: Floats, top: float) -> Floats:
     return np.clip(raw, 0.0, top) / top if top > 0 else np.zeros(len(raw))
 
 
-def importance_value(importances: Floats) -> Floats:
-    """importance / (1 + importance): monotone, 1 for the default of 1 in the middle, in [0, 1)."""
-    return 1 - 1 / (1 + importances)
+def product_value(cosines: Floats, importances: Floats) -> Floats:
+    """max(0, cosine) x importance on its scale: in [0, 1], monotone in both."""
+    return np.clip(cosines, 0.0, 1.0) * importances
 
 
 def recency_value(ages: Floats) -> Floats:
@@ -168,9 +168,38 @@ def pulled(board: Board, pulls: Pulls) -> Pulled:
     return Pulled(scores, by)
 
 
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Which of n candidates are superseded: by the memory with this id, -1 for none, shape (n,); the share of its
+    score in [0, 1] that each of them loses."""
+
+    by: Ints
+    share: float
+
+    def left(self, scores: Floats) -> Floats:
+        """What is left of scores >= 0, shape (n,)."""
+        return np.where(self.by >= 0, scores * (1 - self.share), scores)
+
+
+def superseded(ids: Ints, targets: Ints, sources: Ints, share: float) -> Superseded:
+    """What supersedes each of some memories, the newest of several, that is the one with the highest id.
+
+    `targets`, `sources`: the ends of m links, shape (m,) each; a memory does not supersede itself.
+    """
+    by = np.full(len(ids), -1, np.int64)
+    if not len(ids):
+        return Superseded(by, share)
+    order = np.argsort(ids, kind="stable")
+    rows = order[np.minimum(np.searchsorted(ids, targets, sorter=order), len(ids) - 1)]
+    chosen = (ids[rows] == targets) & (targets != sources)
+    np.maximum.at(by, rows[chosen], sources[chosen])
+    return Superseded(by, share)
+
+
 def explained(
-    board: Board, final: Pulled, pulls: Pulls, row: int, ranks: Mapping[Leg, Mapping[int, int]], reach: float
-) -> tuple[LegScore, ...]:
+    board: Board, final: Pulled, pulls: Pulls, row: int, ranks: Mapping[Leg, Mapping[int, int]], reach: float,
+    without: Superseded | None = None,
+) -> tuple[LegScore, ...]:  # fmt: skip
     """The parts of one candidate's score, divided by what could be reached, so that they sum to at most 1.
 
     Legs always; what is beside them where it contributes. `ranks`: of each leg's candidates, by memory id.
@@ -192,4 +221,7 @@ def explained(
         share = float(pulls.shares[place])
         gained = float(final.scores[row] - board.base[row]) / reach
         legs.append(LegScore(Leg.GRAPH, None, share, share, gained))
+    if without is not None and without.share and without.by[row] >= 0:
+        lost = float(without.share * final.scores[row]) / reach
+        legs.append(LegScore(Leg.SUPERSEDED, None, 1.0, without.share, -lost))
     return tuple(legs)

@@ -6,12 +6,14 @@ not given. Unknown fields are refused, so that a misspelt one is not silently lo
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import orjson
 
 from sfm_graph.domain import validate
+from sfm_graph.domain.as_of import AsOf
 from sfm_graph.domain.identity import Entity, LinkId, MemoryId, MemoryRef, decode_global_id
 from sfm_graph.domain.link import DEFAULT_LINK_TYPE, Direction, LinkPatch, NewLink
 from sfm_graph.domain.memory import MemoryKind, MemoryPatch, NewMemory
@@ -19,6 +21,7 @@ from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.domain.where import parse_link_where
 from sfm_graph.errors import InvalidInput, LinkNotFound, MemoryNotFound, TooLarge
 
+MAX_AGENT_CHARS = 200
 _VERSION = {"low": 1, "high": 2**31 - 1}
 
 _MEMORY_FIELDS: dict[str, Callable[[Any], Any]] = {
@@ -33,9 +36,11 @@ _MEMORY_FIELDS: dict[str, Callable[[Any], Any]] = {
     "valid_to": lambda value: validate.moment(value, "valid_to"),
     "embedding": validate.embedding,
     "expected_version": lambda value: validate.integer(value, "expected_version", **_VERSION),
+    "expires_at": lambda value: validate.moment(value, "expires_at"),
+    "agent": lambda value: agent(value),
 }
 _PATCH_FIELDS = frozenset(_MEMORY_FIELDS) - {"coordinate", "key", "expected_version"}
-_NULLABLE = frozenset({"title", "valid_from", "valid_to"})
+_NULLABLE = frozenset({"title", "valid_from", "valid_to", "expires_at"})
 _LINK_FIELDS: dict[str, Callable[[Any], Any]] = {
     "type": lambda value: link_type(value),
     "weight": validate.weight,
@@ -43,8 +48,9 @@ _LINK_FIELDS: dict[str, Callable[[Any], Any]] = {
     "valid_from": lambda value: validate.moment(value, "valid_from"),
     "valid_to": lambda value: validate.moment(value, "valid_to"),
     "expected_version": lambda value: validate.integer(value, "expected_version", **_VERSION),
+    "agent": lambda value: agent(value),
 }
-_LINK_PATCH_FIELDS = frozenset({"weight", "properties", "valid_to"})
+_LINK_PATCH_FIELDS = frozenset({"weight", "properties", "valid_to", "agent"})
 
 
 def new_memory(fields: Mapping[str, Any]) -> NewMemory:
@@ -55,8 +61,16 @@ def new_memory(fields: Mapping[str, Any]) -> NewMemory:
         given["content"] = _content(" ".join(_texts(payload)))
     if "importance" not in given and _is_importance(payload.get("importance")):
         given["importance"] = float(payload["importance"])
-    validate.period(given.get("valid_from"), given.get("valid_to"))
-    return NewMemory(**given)
+    memory = ending(NewMemory(**given))
+    validate.period(memory.valid_from, memory.valid_to)
+    return memory
+
+
+def ending(memory: NewMemory) -> NewMemory:
+    """The memory, valid no longer than it is kept: nothing recalls what has expired, gone or not."""
+    if memory.expires_at is None or (memory.valid_to is not None and memory.valid_to <= memory.expires_at):
+        return memory
+    return replace(memory, valid_to=memory.expires_at)
 
 
 def something_to_remember(memory: NewMemory) -> NewMemory:
@@ -109,6 +123,11 @@ def link_patch(link_id: LinkId, fields: Mapping[str, Any]) -> LinkPatch:
     return LinkPatch(link_id, changes, checked)
 
 
+def agent(value: object) -> str:
+    """An agent's id: 1 to 200 characters."""
+    return validate.name(value, "agent", max_chars=MAX_AGENT_CHARS)
+
+
 def link_type(value: object) -> str:
     """A link's type; None is the default type."""
     return (
@@ -126,19 +145,21 @@ def link_types(values: object) -> tuple[str, ...]:
     return tuple(link_type(item) for item in items)
 
 
-def walk_filter(
-    direction: object = None, types: object = None, where: object = None, as_of: object = None
-) -> WalkFilter:
-    """Which links a walk follows. None: both ways, any type, every link, those valid now.
+def walk_filter(direction: object = None, types: object = None, where: object = None) -> WalkFilter:
+    """Which links a walk follows. None: both ways, any type, every link.
 
-    where: a filter on links in its JSON form. as_of: an ISO 8601 time or a datetime. Raises InvalidInput.
+    where: a filter on links in its JSON form. Raises InvalidInput.
     """
     return WalkFilter(
         Direction.BOTH if direction is None else validate.choice(direction, Direction, "direction"),
         link_types(types),
         parse_link_where(where),
-        validate.moment(as_of, "as_of"),
     )
+
+
+def as_of(valid: object, known: object) -> AsOf:
+    """As of when something is read; each an ISO 8601 time or a datetime, None: now. Raises InvalidInput."""
+    return AsOf(validate.moment(valid, "valid_at"), validate.moment(known, "known_at"))
 
 
 def memory_ref(namespace: str, value: object) -> MemoryRef:
@@ -185,6 +206,8 @@ def digest(memory: NewMemory) -> bytes:
         memory.kind, memory.title, memory.content, memory.payload, memory.importance, memory.valid_from,
         memory.valid_to,
     ]  # fmt: skip
+    if memory.expires_at is not None:
+        state.append(memory.expires_at)
     hasher = hashlib.blake2b(orjson.dumps(state, option=orjson.OPT_SORT_KEYS), digest_size=16)
     if memory.embedding is not None:
         hasher.update(memory.embedding.astype(np.float16).tobytes())

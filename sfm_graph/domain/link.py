@@ -22,7 +22,8 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One stored link. `weight` is a cost >= 0: nearer is smaller. `maker`: the linker that made it, or None."""
+    """One stored link. `weight` is a cost >= 0: nearer is smaller. `maker`: the linker that made it, or None;
+    `agent`: who wrote it last, or None."""
 
     id: LinkId
     namespace: str
@@ -37,6 +38,7 @@ class Link:
     valid_from: datetime | None
     valid_to: datetime | None
     maker: str | None = None
+    agent: str | None = None
 
     @property
     def global_id(self) -> str:
@@ -60,6 +62,7 @@ class NewLink:
     valid_from: datetime | None = None
     valid_to: datetime | None = None
     expected_version: int | None = None
+    agent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,10 @@ class MemoryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One stored memory. `valid_from` and `valid_to` are None where open."""
+    """One stored memory. `valid_from` and `valid_to` are None where open, `expires_at` where it does not end.
+
+    `legal_hold`: it can neither be forgotten nor erased. `agent`: who wrote it last, None where nobody said.
+    """
 
     id: MemoryId
     namespace: str
@@ -40,6 +43,13 @@ class Memory:
     updated_at: datetime
     valid_from: datetime | None
     valid_to: datetime | None
+    expires_at: datetime | None = None
+    legal_hold: bool = False
+    agent: str | None = None
+
+    def is_valid(self, at: datetime) -> bool:
+        """Whether it was true at a time."""
+        return (self.valid_from is None or self.valid_from <= at) and (self.valid_to is None or at < self.valid_to)
 
     @property
     def global_id(self) -> str:
@@ -66,6 +76,8 @@ class NewMemory:
     valid_to: datetime | None = None
     embedding: NDArray[np.float32] | None = field(default=None, compare=False)
     expected_version: int | None = None
+    expires_at: datetime | None = None
+    agent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

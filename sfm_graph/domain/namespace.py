@@ -6,7 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from sfm_graph.domain import validate
+from sfm_graph.domain.consolidation import ConsolidationRules, consolidation_rules
+from sfm_graph.domain.content_policy import ContentPolicy, content_policy
 from sfm_graph.domain.cues import DEFAULT_CUE_FIELDS, CueFields, cue_fields
+from sfm_graph.domain.fading import FadingRules, fading_rules, max_memories
+from sfm_graph.domain.functional_links import functional_types
 from sfm_graph.domain.words import ENGLISH, LANGUAGES
 from sfm_graph.errors import InvalidInput
 
@@ -38,14 +42,38 @@ class NamespaceSettings:
     cues: CueFields = DEFAULT_CUE_FIELDS
     # Linkers switched on or off by name; one that is not named is on if it is by default.
     linkers: tuple[tuple[str, bool], ...] = ()
+    # Link types of which one link at most is open from a memory: one that opens closes the others.
+    functional_types: tuple[str, ...] = ()
+    # What memories and links may say; None: anything.
+    content_policy: ContentPolicy | None = None
+    # How episodes become semantic memories in the background; None: they do not.
+    consolidation: ConsolidationRules | None = None
+    # Whether the predictor reads what is stored for entities and relations.
+    extraction: bool = False
+
+    # How memories fade; None: they do not.
+    fading: FadingRules | None = None
+    # How many memories are kept; None: any number.
+    max_memories: int | None = None
+
+    @property
+    def watches_memories(self) -> bool:
+        """Whether it is kept in mind when memories are next to be looked at."""
+        return self.fading is not None or self.max_memories is not None
 
     def as_json(self) -> dict[str, Any]:
         """The JSON form that is stored and shown."""
         return {
+            "fading": None if self.fading is None else self.fading.as_json(),
+            "max_memories": self.max_memories,
             "payload_paths": [".".join(path) for path in self.payload_paths],
             "language": self.language,
             "cues": self.cues.as_json(),
             "linkers": dict(self.linkers),
+            "functional_types": list(self.functional_types),
+            "extraction": self.extraction,
+            "consolidation": None if self.consolidation is None else self.consolidation.as_json(),
+            "content_policy": None if self.content_policy is None else self.content_policy.as_json(),
         }
 
 
@@ -84,12 +112,20 @@ DEFAULT_SETTINGS = NamespaceSettings()
 
 def namespace_settings(value: object, base: NamespaceSettings = DEFAULT_SETTINGS) -> NamespaceSettings:
     """Settings from their JSON form; what is not given, or null, is as in `base`. Raises InvalidInput."""
-    known = {"payload_paths", "language", "cues", "linkers"}
-    if not isinstance(value, Mapping) or value.keys() - known:
-        raise InvalidInput(f"settings take {', '.join(sorted(known))}", field="settings")
     readers: dict[str, Callable[[object], Any]] = {
-        "payload_paths": _paths, "language": _language, "cues": cue_fields, "linkers": _linkers
-    }  # fmt: skip
+        "payload_paths": _paths,
+        "language": _language,
+        "cues": cue_fields,
+        "linkers": _linkers,
+        "functional_types": functional_types,
+        "content_policy": content_policy,
+        "extraction": _extraction,
+        "fading": lambda one: fading_rules(one, base.fading),
+        "max_memories": max_memories,
+        "consolidation": consolidation_rules,
+    }
+    if not isinstance(value, Mapping) or value.keys() - readers.keys():
+        raise InvalidInput(f"settings take {', '.join(sorted(readers))}", field="settings")
     return replace(base, **{name: readers[name](one) for name, one in value.items() if one is not None})
 
 
@@ -111,6 +147,12 @@ def _linkers(value: object) -> tuple[tuple[str, bool], ...]:
     if not all(isinstance(on, bool) for on in value.values()):
         raise InvalidInput("a linker is true (on) or false (off)", field="linkers")
     return tuple(sorted((validate.name(name, "linkers", max_chars=64), bool(on)) for name, on in value.items()))
+
+
+def _extraction(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput("extraction is true (on) or false (off)", field="extraction")
+    return value
 
 
 def model_identity(value: object) -> ModelIdentity:

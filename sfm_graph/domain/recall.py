@@ -31,14 +31,19 @@ class Leg(StrEnum):
     AUTHOR = "author"
     DATE = "date"
     IMPORTANCE = "importance"
+    PRODUCT = "product"
     RECENCY = "recency"
     NEAR = "near"
     GRAPH = "graph"
     RERANK = "rerank"
+    SUPERSEDED = "superseded"
 
 
-# Links that were measured not to lead to answers: windows do the work of `next`, vectors that of `similar`.
-LINK_TYPE_FACTORS: Mapping[str, float] = {"next": 0.0, "similar": 0.0}
+# The type of a link from what is true now to what it replaces.
+SUPERSEDES = "supersedes"
+# Links that were measured not to lead to answers: windows do the work of `next`, vectors that of `similar`. And what
+# is superseded is not to gain by what supersedes it.
+LINK_TYPE_FACTORS: Mapping[str, float] = {"next": 0.0, "similar": 0.0, SUPERSEDES: 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,11 @@ class RecallWeights:
     name: float = 0.5
     author: float = 0.1
     date: float = 0.2
-    # Added times importance / (1 + importance), and times 2 ** (-age / 30 days).
+    # Added times importance on the namespace's scale, and times 2 ** (-age / 30 days).
     importance: float = 0.05
     recency: float = 0.0
+    # Added times max(0, cosine) x importance on the namespace's scale.
+    product: float = 0.0
     # Added times nearness to `near`.
     near: float = 0.3
     # A link pulls its target this x 1 / (1 + its weight) of the way to the score of a seed that it leaves.
@@ -67,6 +74,8 @@ class RecallWeights:
     link_types: Mapping[str, float] = field(default_factory=lambda: LINK_TYPE_FACTORS)
     # A proper name that a seed shares with n other memories pulls them this / sqrt(n) of the way.
     shared_name: float = 0.5
+    # The share in [0, 1] of its score that a superseded memory loses.
+    superseded: float = 0.5
 
     def shares(self, default_dense: float) -> tuple[float, float]:
         """The shares of dense and lexical; (0, 0) when both are off."""
@@ -111,7 +120,8 @@ class LegScore:
     """One part of a hit's score. `rank` from 1 within a leg's candidates, None where it did not find the hit.
 
     `raw_score` is the part's own measure (cosine, BM25, 1 for a name that was said, the share of a pull);
-    `contribution` to the score is `weight` x the raw score scaled to [0, 1]; of a pull, what it added.
+    `contribution` to the score is `weight` x the raw score scaled to [0, 1]; of a pull, what it added; negative, of
+    being superseded, what it took away.
     """
 
     leg: Leg
@@ -136,6 +146,7 @@ class Hit:
     """A recalled memory: `score` in [0, 1] is the sum of its legs' contributions.
 
     `duplicates`: near-duplicates that were folded into it. `expanded`: it came along with a hit, by `carrier`.
+    `superseded_by`: the memory that supersedes it, where that has cost it score.
     """
 
     memory: Memory
@@ -144,6 +155,7 @@ class Hit:
     carrier: Carrier | None = None
     duplicates: tuple[MemoryId, ...] = ()
     expanded: bool = False
+    superseded_by: MemoryId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ MAX_LINK_TYPES = 100
 # Vectors and nothing else.
 DENSE_ONLY = RecallWeights(
     dense=1.0, lexical=0.0, window=0.0, name=0.0, author=0.0, date=0.0, importance=0.0, near=0.0, link=0.0,
-    shared_name=0.0,
+    shared_name=0.0, superseded=0.0,
 )  # fmt: skip
 WEIGHT_NAMES = tuple(field.name for field in fields(RecallWeights))
-_SHARES = frozenset({"window", "shared_name"})
+_SHARES = frozenset({"window", "shared_name", "superseded"})
 
 
 def recall_weights(value: object) -> RecallWeights:

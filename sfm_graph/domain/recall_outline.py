@@ -1,8 +1,8 @@
 """The outline of an answered recall: ids, scores and explanations, no word of any memory.
 
-As bytes it is JSON, [format, reranked, [hit, ...]]; a hit is [id, score, expanded, legs, carrier, duplicates], a leg
-[name, rank, raw score, weight, contribution], a carrier [seed, share, link, name] or null. A name is its place among
-the proper names of the seed.
+As bytes it is JSON, [format, reranked, [hit, ...]]; a hit is [id, score, expanded, legs, carrier, duplicates,
+superseded by or null], a leg [name, rank, raw score, weight, contribution], a carrier [seed, share, link, name] or
+null. A name is its place among the proper names of the seed.
 """
 
 import math
@@ -19,7 +19,7 @@ from sfm_graph.domain.recall import MAX_EXPAND, MAX_RECALL, Carrier, Hit, Leg, L
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 # Some 150 hits: to read more would stall the event loop for more than a millisecond.
 MAX_BYTES = 65_536
 
@@ -44,6 +44,7 @@ class OutlinedHit:
     legs: tuple[LegScore, ...]
     carried: Carried | None
     duplicates: tuple[MemoryId, ...]
+    superseded_by: MemoryId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def outlined(recall: Recall) -> bytes | None:
     hits = [
         [
             hit.memory.id, hit.score, hit.expanded, [_leg(leg) for leg in hit.legs], _carried(hit.carrier),
-            hit.duplicates,
+            hit.duplicates, hit.superseded_by,
         ]
         for hit in recall.hits
     ]  # fmt: skip
@@ -106,7 +107,7 @@ def _filled(hit: OutlinedHit, memories: Mapping[MemoryId, Memory]) -> Hit:
         seed = memories[hit.carried.seed]
         name = None if hit.carried.name is None else _names(seed)[hit.carried.name]
         carrier = Carrier(seed, hit.carried.share, hit.carried.link, name)
-    return Hit(memories[hit.id], hit.score, hit.legs, carrier, hit.duplicates, hit.expanded)
+    return Hit(memories[hit.id], hit.score, hit.legs, carrier, hit.duplicates, hit.expanded, hit.superseded_by)
 
 
 def _names(memory: Memory) -> list[str]:
@@ -114,12 +115,13 @@ def _names(memory: Memory) -> list[str]:
 
 
 def _read_hit(value: object) -> OutlinedHit:
-    id_, score, expanded, legs, carrier, duplicates = _list(value, 6)
+    id_, score, expanded, legs, carrier, duplicates, superseded_by = _list(value, 7)
     return OutlinedHit(
         MemoryId(_integer(id_, low=1)), _number(score), _bool(expanded),
         tuple(_read_leg(leg) for leg in _list(legs, most=len(Leg))),
         None if carrier is None else _read_carried(carrier),
         tuple(MemoryId(_integer(one, low=1)) for one in _list(duplicates, most=MAX_RECALL)),
+        _optional(superseded_by, lambda one: MemoryId(_integer(one, low=1))),
     )  # fmt: skip
 
 

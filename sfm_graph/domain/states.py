@@ -25,6 +25,9 @@ def memory_state(memory: Memory) -> dict[str, Any]:
         "updated_at": memory.updated_at.isoformat(),
         "valid_from": _text(memory.valid_from),
         "valid_to": _text(memory.valid_to),
+        "expires_at": _text(memory.expires_at),
+        "legal_hold": memory.legal_hold,
+        "agent": memory.agent,
     }
 
 
@@ -45,6 +48,10 @@ def memory_from_state(namespace: str, state: Mapping[str, Any]) -> Memory:
         datetime.fromisoformat(state["updated_at"]),
         _moment(state["valid_from"]),
         _moment(state["valid_to"]),
+        # States from before memories faded have none of these.
+        _moment(state.get("expires_at")),
+        state.get("legal_hold", False),
+        state.get("agent"),
     )
 
 
@@ -63,6 +70,7 @@ def link_state(link: Link) -> dict[str, Any]:
         "valid_from": _text(link.valid_from),
         "valid_to": _text(link.valid_to),
         "maker": link.maker,
+        "agent": link.agent,
     }
 
 
@@ -81,7 +89,8 @@ def link_from_state(namespace: str, state: Mapping[str, Any]) -> Link:
         datetime.fromisoformat(state["updated_at"]),
         _moment(state["valid_from"]),
         _moment(state["valid_to"]),
-        state.get("maker"),  # states from before there were linkers have none
+        state.get("maker"),
+        state.get("agent"),  # states from before have neither
     )
 
 

@@ -86,6 +86,13 @@ def integer(value: object, field: str, *, low: int, high: int) -> int:
     return value
 
 
+def decimal(value: str, field: str) -> int:
+    """The number that a text says, from 1 on. Raises InvalidInput."""
+    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
+        raise InvalidInput(f"{field} must be a number", field=field)
+    return integer(int(value), field, low=1, high=2**63 - 1)
+
+
 def coordinate(value: object, field: str = "coordinate") -> Coordinate:
     """1 to 64 finite floats; -0.0 becomes 0.0. Raises InvalidCoordinate."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):

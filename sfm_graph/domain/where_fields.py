@@ -74,13 +74,19 @@ MEMORIES = Subject(
         "key": Field(_EXACT, _text),
         "title": Field(_EXACT, _text),
         "importance": Field(_SCALAR, validate.number),
+        "agent": Field(_EXACT, _text),
         **_TIMES,
     },
     document="payload",
     has_coordinate=True,
 )
 LINKS = Subject(
-    {"type": Field(_EXACT, _text), "weight": Field(_SCALAR, validate.number), **_TIMES},
+    {
+        "type": Field(_EXACT, _text),
+        "weight": Field(_SCALAR, validate.number),
+        "agent": Field(_EXACT, _text),
+        **_TIMES,
+    },
     document="properties",
     has_coordinate=False,
 )

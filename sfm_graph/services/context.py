@@ -13,8 +13,11 @@ async def recall_in_context(
 ) -> list[ContextHit]:
     """The `first` best memories for a query in a context, best first; errors as of `Recalls.recall`."""
     pool = replace(query, first=min(pool_size(query.first), MAX_RECALL), rerank=False)
-    by_query = await recalls.recall(view, namespace, pool)
+    by_query = await recalls.recall(view, namespace, pool, counted=False)
     by_text = Recall(())
     if context.text is not None:
-        by_text = await recalls.recall(view, namespace, replace(pool, text=context.text, embedding=None))
-    return rank_in_context(by_query, by_text, context, query.first)
+        by_context = replace(pool, text=context.text, embedding=None)
+        by_text = await recalls.recall(view, namespace, by_context, counted=False)
+    hits = rank_in_context(by_query, by_text, context, query.first)
+    await recalls.count(view, namespace, (hit.memory.id for hit in hits))
+    return hits

@@ -32,6 +32,8 @@ class Hot(ABC, Generic[V]):
 
     async def at(self, view: View, namespace: Namespace) -> V | None:
         """The version that is exact at the view's snapshot; None when the namespace exceeds the budget."""
+        if view.is_past:
+            return await self._as_known(view, namespace)
         if self._over_budget.get(namespace.id, 0.0) > time.monotonic():
             return None
         pinned = view.pinned(self.cache, namespace.id)
@@ -49,6 +51,21 @@ class Hot(ABC, Generic[V]):
             if len(changed) <= LARGE_DELTA:
                 return self._kept(view, namespace, await self._applied(view, namespace, pinned, changed))
         return await self._single_flight(view, namespace)
+
+    async def _as_known(self, view: View, namespace: Namespace) -> V | None:
+        """The present version with everything undone that was committed after the view's moment."""
+        known = view.then(self.cache)
+        if namespace.id not in known:
+            present = await self.at(view.present(), namespace)
+            if present is None:
+                return None
+            with stage("hot.past"):
+                changed = await self._changed_since(view, namespace)
+                version = await self._applied(view, namespace, present, changed)
+            if version is None:
+                return None
+            known[namespace.id] = version
+        return known[namespace.id]
 
     async def _single_flight(self, view: View, namespace: Namespace) -> V | None:
         """One request loads, others wait; None for those who would hold too many connections, or are too old."""
@@ -97,6 +114,10 @@ class Hot(ABC, Generic[V]):
     @abstractmethod
     async def _changed(self, view: View, namespace: Namespace, version: V) -> dict[int, int]:
         """The ids that changed between a version and the view, each with what helps to find it."""
+
+    @abstractmethod
+    async def _changed_since(self, view: View, namespace: Namespace) -> dict[int, int]:
+        """The ids that changed since the moment of a view of the past, as above."""
 
     @abstractmethod
     async def _applied(self, view: View, namespace: Namespace, version: V, changed: dict[int, int]) -> V | None:

@@ -8,7 +8,7 @@ from sfm_graph.hot.graph.graph import HotGraph, build_graph
 from sfm_graph.services.hot import Hot
 from sfm_graph.services.view import View
 from sfm_graph.store import link_columns
-from sfm_graph.store.database import Database
+from sfm_graph.store.database import Database, Row
 
 # What a link takes at most with validity, rows and memory ids.
 BYTES_PER_LINK = 48
@@ -31,9 +31,12 @@ class HotGraphs(Hot[HotGraph]):
         return False
 
     async def _changed(self, view: View, namespace: Namespace, version: HotGraph) -> dict[int, int]:
-        ids, sources = await view.session.one("changed_links", namespace_id=namespace.id, since=version.snapshot.text)
-        # Where a link's change was erased with its memory, nothing says any more which memory it left.
-        return {link_id: source or 0 for link_id, source in zip(ids or (), sources or (), strict=True)}
+        return _sources(
+            await view.session.one("changed_links", namespace_id=namespace.id, since=version.snapshot.text)
+        )
+
+    async def _changed_since(self, view: View, namespace: Namespace) -> dict[int, int]:
+        return _sources(await view.session.one("links_changed_since", namespace_id=namespace.id))
 
     async def _applied(
         self, view: View, namespace: Namespace, version: HotGraph, changed: dict[int, int]
@@ -44,6 +47,12 @@ class HotGraphs(Hot[HotGraph]):
             return await self._loaded(view, namespace, version)
         links = await link_columns.read_links(view.session, namespace.id, list(changed))
         return await asyncio.to_thread(version.changed, view.snapshot, changed, links)
+
+
+def _sources(row: Row) -> dict[int, int]:
+    ids, sources = row
+    # Where a link's change was erased with its memory, nothing says any more which memory it left.
+    return {link_id: source or 0 for link_id, source in zip(ids or (), sources or (), strict=True)}
 
 
 class FreshGraphs:

@@ -72,6 +72,10 @@ class HotText(Hot[TextIndex]):
         )
         return dict.fromkeys(changed or (), 0)
 
+    async def _changed_since(self, view: View, namespace: Namespace) -> dict[int, int]:
+        (changed,) = await view.session.one("memories_changed_since", namespace_id=namespace.id)
+        return dict.fromkeys(changed or (), 0)
+
     async def _applied(
         self, view: View, namespace: Namespace, version: TextIndex, changed: dict[int, int]
     ) -> TextIndex | None:

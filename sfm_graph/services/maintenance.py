@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sfm_graph.domain.joining import joined
@@ -70,8 +70,9 @@ class Maintenance:
         tail: int,
         interval_ms: int,
         indexes_vectors: bool = True,
+        rounds: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
-        """`indexes_vectors` False: they are searched elsewhere."""
+        """`indexes_vectors` False: they are searched elsewhere. `rounds`: work of others, each of it bounded."""
         self._database = database
         self._retention = retention
         self._audit_retention = audit_retention
@@ -80,6 +81,7 @@ class Maintenance:
         self._least = tail
         self._indexes_vectors = indexes_vectors
         self._interval = interval_ms / 1000
+        self._rounds = rounds
         self._watched: dict[tuple[int, int], _Watch] = {}
         self._live: dict[str, _Live] = {}
         # Why the last round failed, for health; None when it did not.
@@ -103,6 +105,8 @@ class Maintenance:
         await self._database.write(self._prune)
         trouble = await self._troubles(self._retention.round()) or trouble
         trouble = await self._troubles(self._audit_retention.round()) or trouble
+        for one in self._rounds:
+            trouble = await self._troubles(one()) or trouble
         if trouble:
             raise Unavailable(trouble)
 

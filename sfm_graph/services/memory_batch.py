@@ -10,9 +10,11 @@ from sfm_graph.domain.memory import BulkResult, FailedItem, Memory, NewMemory, S
 from sfm_graph.domain.namespace import Namespace, StoredModel
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.errors import ModelMismatch, SfmError
-from sfm_graph.services.indexing import Indexing, IndexingRules
+from sfm_graph.services.fading.beginning import begin
+from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.offload import offload
 from sfm_graph.services.refusals import failed_items, refuse
+from sfm_graph.services.screening import WriteRules
 from sfm_graph.services.settling import Settling
 from sfm_graph.services.store_plan import Decision, Insert, Keep, Update, decide, index_located, references, waves
 from sfm_graph.store import memories, namespaces
@@ -58,8 +60,10 @@ class PreparedMemories:
     given: Mapping[int, NewMemory]
     columns: Mapping[int, SearchColumns]
     failed: Mapping[int, SfmError]
-    # What the columns were made by; the namespace's rules may have changed when they are stored.
-    rules: IndexingRules
+    # What it was prepared by; the namespace's rules may have changed when it is stored.
+    rules: WriteRules
+    # The batch before it was screened by those rules.
+    checked: CheckedMemories
 
     def failed_items(self) -> tuple[FailedItem, ...]:
         """The refused items as callers see them."""
@@ -187,6 +191,14 @@ class MemoryBatch:
         done = await self._insert(inserts, columns) if inserts else {}
         return done | (await self._update(updates, columns) if updates else {})
 
+    async def hold_names(self) -> None:
+        """Let nobody else change what memories are called; before links are made in the same transaction."""
+        await self._settlement.hold_names()
+
+    async def remove(self, ids: Sequence[int]) -> list[MemoryId]:
+        """Remove locked memories, before `settle`; the ids of those that existed."""
+        return await self._settlement.remove(ids)
+
     async def settle(self) -> Set[int]:
         """Bring windows and linkers' links in line with all that was written. Whose window vectors are due."""
         return await self._settlement.after()
@@ -197,7 +209,11 @@ class MemoryBatch:
         self._require_match([(one.memory, columns[index]) for index, one in inserts])
         model = await self._model()
         rows = [(one.memory, columns[index]) for index, one in inserts]
-        inserted = await memories.insert(self._session, self._target.id, model.id, rows)
+        again = [one.again for _, one in inserts]
+        inserted = await memories.insert(self._session, self._target.id, model.id, rows, again)
+        await begin(self._session, self._target, [
+            (memory_id, memory, stamp) for (memory_id, stamp), (memory, _) in zip(inserted, rows, strict=True)
+        ])  # fmt: skip
         for (memory_id, _), (memory, search) in zip(inserted, rows, strict=True):
             self._settlement.wrote(memory_id, memory, search.cues)
         return {
@@ -222,7 +238,8 @@ class MemoryBatch:
                 self._settlement.wrote(one.prior.id, one.memory, columns[index].cues)
         return {
             index: StoredMemory(
-                stored_memory(target.name, one.prior.id, stamps[one.prior.id], one.memory), WriteOperation.UPDATED
+                stored_memory(target.name, one.prior.id, stamps[one.prior.id], one.memory, held=one.prior.legal_hold),
+                WriteOperation.UPDATED,
             )
             for index, one in updates
         }
@@ -261,12 +278,14 @@ class MemoryBatch:
         return None
 
 
-def stored_memory(namespace: str, memory_id: MemoryId, stamp: Stamp, stored: NewMemory) -> Memory:
+def stored_memory(
+    namespace: str, memory_id: MemoryId, stamp: Stamp, stored: NewMemory, *, held: bool = False
+) -> Memory:
     """The memory that a write left behind."""
     return Memory(
         memory_id, namespace, stored.key, stored.coordinate or (), stored.kind, stored.title, stored.content,
         stored.payload or {}, stored.importance, stamp.version, stamp.created_at, stamp.updated_at,
-        stored.valid_from, stored.valid_to,
+        stored.valid_from, stored.valid_to, stored.expires_at, held, stored.agent,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class MemoryReads:
     @needs(Scope.READ)
     async def get(self, view: View, namespace: str, ref: MemoryRef) -> Memory:
         """One memory. Raises MemoryNotFound."""
-        memory = (await self.find_many(view, namespace, [ref]))[0]
+        memory = (await self.look_up(view, namespace, [ref]))[0]
         if memory is None:
             raise MemoryNotFound(f"no memory with {ref} in {namespace!r}", namespace=namespace)
         return memory
@@ -46,17 +46,29 @@ class MemoryReads:
         return await memories.find(view.session, found.id, namespace, refs)
 
     @needs(Scope.READ)
+    async def look_up(self, view: View, namespace: str, refs: Sequence[MemoryRef]) -> list[Memory | None]:
+        """As `find_many`; where a moment of validity was asked for, None also for what was not valid then."""
+        found = await self.find_many(view, namespace, refs)
+        if view.as_of.valid is None:
+            return found
+        return [one if one is not None and one.is_valid(view.now) else None for one in found]
+
+    @needs(Scope.READ)
     async def list(
         self, view: View, namespace: str, *, where: Where, order: OrderBy, first: int, after: str | None
     ) -> Page[Memory]:
-        """A page of the memories that a filter keeps. Raises InvalidCursor for another listing's cursor."""
-        query = fingerprint("list", namespace, where, order)
+        """A page of the memories that a filter keeps. Raises InvalidCursor for another listing's cursor.
+
+        As every listing: also of what is not valid now, but as of a moment of validity only of what was valid then.
+        """
+        query = fingerprint("list", namespace, where, order, view.as_of)
         place = _place(decode_cursor(query, after), order)
         found = await view.namespace(namespace)
         if found is None:
             return Page((), (), False)
         require_declared(where, found.settings.payload_paths)
-        rows = await search.list_memories(view.session, found.id, namespace, where, order, place, first + 1)
+        kept = view.filtered(where)
+        rows = await search.list_memories(view.session, found.id, namespace, kept, order, place, first + 1)
         return cut_page(rows, [encode_cursor(query, _place_of(row, order)) for row in rows], first)
 
     @needs(Scope.READ)
@@ -71,7 +83,7 @@ class MemoryReads:
         after: str | None,
     ) -> Page[Memory]:
         """A page of the memories in a coordinate box, in coordinate order."""
-        query = fingerprint("box", namespace, box, kind)
+        query = fingerprint("box", namespace, box, kind, view.as_of)
         place = decode_cursor(query, after)
         found = await view.namespace(namespace)
         if found is None:
@@ -86,6 +98,7 @@ class MemoryReads:
             kind.value if kind else None,
             last,
             first + 1,
+            view.as_of.valid,
         )
         return cut_page(rows, [encode_cursor(query, row.coordinate) for row in rows], first)
 
@@ -99,7 +112,7 @@ class MemoryReads:
         wanted = words(term)
         if not wanted:
             raise InvalidInput("term holds no word to search for", field="term")
-        query = fingerprint("words", namespace, term, exact, case_sensitive)
+        query = fingerprint("words", namespace, term, exact, case_sensitive, view.as_of)
         place = decode_cursor(query, after)
         found = await view.namespace(namespace)
         if found is None:
@@ -107,7 +120,7 @@ class MemoryReads:
         rows = await search.with_words(
             view.session, found.id, namespace, list(dict.fromkeys(wanted)), prefix=not exact,
             pattern=_pattern(term, exact=exact) if case_sensitive else None,
-            after=_row_id(place), limit=first + 1,
+            after=_row_id(place), limit=first + 1, valid=view.as_of.valid,
         )  # fmt: skip
         return cut_page(rows, [encode_cursor(query, [row.id]) for row in rows], first)
 

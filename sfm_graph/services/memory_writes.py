@@ -1,26 +1,30 @@
 """Storing, updating, forgetting and erasing memories. Each call is one transaction."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.access import Scope
-from sfm_graph.domain.identity import MemoryId, MemoryRef
+from sfm_graph.domain.identity import Entity, MemoryId, MemoryRef
 from sfm_graph.domain.memory import (
     BulkResult,
     Memory,
     MemoryPatch,
     NewMemory,
     StoredMemory,
+    WriteOperation,
 )
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.domain.where import Where
 from sfm_graph.errors import MemoryNotFound, Overloaded, TooLarge, VersionConflict
 from sfm_graph.services.access.guard import needs
+from sfm_graph.services.asking import asked_memories, asked_patches, id_items, memory_done, ref_item, stored_items
+from sfm_graph.services.fading.room import Room
+from sfm_graph.services.hooks import NO_HOOKS, Hooks
 from sfm_graph.services.idempotency import IdempotencyKey, kept_answer, once
-from sfm_graph.services.indexing import Indexing, IndexingRules
+from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.memory_batch import (
     Bulk,
     CheckedMemories,
@@ -32,9 +36,10 @@ from sfm_graph.services.memory_batch import (
 )
 from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.offload import offload
+from sfm_graph.services.screening import WriteRules, screen, screen_patches
 from sfm_graph.services.settling import Settlement, Settling
 from sfm_graph.services.store_plan import Update, require_version
-from sfm_graph.store import memories, namespaces, search
+from sfm_graph.store import history, memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
 from sfm_graph.store.search_columns import SearchColumns
 from sfm_graph.telemetry.stages import stage
@@ -50,16 +55,24 @@ _TEXT_FIELDS = frozenset({"title", "content", "embedding"})
 # Cues come from these too, and linkers look at them.
 _WORD_FIELDS = _TEXT_FIELDS | {"kind", "payload", "valid_from"}
 
+# What else a transaction does once its memories are written.
+Also: TypeAlias = Callable[[WriteSession, Namespace, Sequence[StoredMemory]], Awaitable[None]]
+
 
 class MemoryWrites:
     """The mutations of memories."""
 
-    def __init__(self, database: Database, indexing: Indexing, settling: Settling) -> None:
+    def __init__(
+        self, database: Database, indexing: Indexing, settling: Settling, hooks: Hooks = NO_HOOKS,
+        room: Room | None = None,
+    ) -> None:  # fmt: skip
         self._database = database
+        self._room = room or Room(database, settling)
         self._indexing = indexing
         self._settling = settling
+        self._hooks = hooks
         # As last seen, by namespace: right nearly always, and checked by every write.
-        self._rules: dict[str, IndexingRules] = {}
+        self._rules: dict[str, WriteRules] = {}
 
     @needs(Scope.WRITE)
     async def store(
@@ -77,17 +90,22 @@ class MemoryWrites:
         partial: bool = False,
         skip_unchanged: bool = False,
         key: IdempotencyKey | None = None,
+        also: Also | None = None,
     ) -> Bulk:
         """Store up to 10,000 memories in one transaction, as if one after the other.
 
         The first refused item refuses all with its error, `details["index"]` its place; with `partial` it is
         reported and the others are stored. `skip_unchanged` leaves a memory alone that would replace itself.
+        `also` is done in the same transaction.
         """
         validate.namespace(namespace)
         _bounded(items)
         checked = await offload(len(items), check_memories, items, partial=partial)
-        prepared = await self._with_columns(checked, self._last_rules(namespace))
-        return await self.store_prepared(namespace, prepared, partial=partial, skip_unchanged=skip_unchanged, key=key)
+        checked = await asked_memories(self._hooks, namespace, checked, partial=partial)
+        prepared = await self._with_columns(checked, self._last_rules(namespace), partial=partial)
+        return await self.store_prepared(
+            namespace, prepared, partial=partial, skip_unchanged=skip_unchanged, key=key, also=also
+        )
 
     @needs(Scope.WRITE)
     async def prepare_changed(
@@ -101,26 +119,40 @@ class MemoryWrites:
         validate.namespace(namespace)
         _bounded(items)
         checked = await offload(len(items), check_memories, items, partial=True, content_keys=True)
+        checked = await asked_memories(self._hooks, namespace, checked, partial=True)
         async with self._database.read() as session:
             target = await namespaces.by_name(session, namespace)
             stored = await memories.digests(session, target.id, checked.references()) if target else {}
-        changed = await offload(len(items), checked.without_stored, stored, pending)
-        prepared = await self._with_columns(changed, self._indexing.rules(target))
-        return prepared, len(checked.given) - len(changed.given)
+        rules = self._rules_of(target)
+        # What is stored has been screened: only what has been, too, equals it.
+        failed = dict(checked.failed)
+        said = CheckedMemories(await screen(checked.given, rules.policy, failed, partial=True), failed)
+        changed = await offload(len(items), said.without_stored, stored, pending)
+        raw = CheckedMemories({index: checked.given[index] for index in changed.given}, failed)
+        prepared = await self._with_columns(raw, rules, partial=True, said=changed)
+        return prepared, len(said.given) - len(changed.given)
 
     async def _with_columns(
-        self, checked: CheckedMemories | PreparedMemories, rules: IndexingRules
+        self, checked: CheckedMemories, rules: WriteRules, *, partial: bool, said: CheckedMemories | None = None
     ) -> PreparedMemories:
+        """A batch screened by the rules, unless it has been (`said`), with its search columns."""
+        if said is None:
+            failed = dict(checked.failed)
+            said = CheckedMemories(await screen(checked.given, rules.policy, failed, partial=partial), failed)
         with stage("write.prepare"):
-            columns = await self._indexing.columns(list(checked.given.values()), rules)
-        return PreparedMemories(checked.given, dict(zip(checked.given, columns, strict=True)), checked.failed, rules)
+            columns = await self._indexing.columns(list(said.given.values()), rules.indexing)
+        made = dict(zip(said.given, columns, strict=True))
+        return PreparedMemories(said.given, made, said.failed, rules, checked)
 
-    def _last_rules(self, namespace: str) -> IndexingRules:
-        return self._rules.get(namespace) or self._indexing.rules(None)
+    def _last_rules(self, namespace: str) -> WriteRules:
+        return self._rules.get(namespace) or self._rules_of(None)
 
-    def _require_rules(self, target: Namespace, made_by: IndexingRules) -> None:
-        """Raises _OtherRules when columns were made by other rules than the namespace's."""
-        rules = self._indexing.rules(target)
+    def _rules_of(self, target: Namespace | None) -> WriteRules:
+        return WriteRules(self._indexing.rules(target), target.settings.content_policy if target else None)
+
+    def _require_rules(self, target: Namespace, made_by: WriteRules) -> None:
+        """Raises _OtherRules when something was prepared by other rules than the namespace's."""
+        rules = self._rules_of(target)
         if self._rules.get(target.name) != rules:
             if len(self._rules) >= MAX_KNOWN_RULES:
                 self._rules.pop(next(iter(self._rules)))
@@ -137,19 +169,30 @@ class MemoryWrites:
         partial: bool,
         skip_unchanged: bool,
         key: IdempotencyKey | None = None,
+        also: Also | None = None,
     ) -> Bulk:
         """Store what `prepare` made ready, in one transaction; nothing left to store makes none."""
         if not prepared.given and key is None:
             return BulkResult((), prepared.failed_items())
-        for _ in range(RULES_ATTEMPTS):
-            try:
-                bulk, due = await self._store(namespace, prepared, partial, skip_unchanged, key)
-            except _OtherRules as other:
-                prepared = await self._with_columns(prepared, other.rules)
-                continue
-            await self._settling.finish(namespace, due)
-            return bulk
-        raise Overloaded("the namespace's settings kept changing; try again")
+
+        async def attempt(made_room: bool) -> tuple[Bulk, Set[int]]:
+            nonlocal prepared
+            for _ in range(RULES_ATTEMPTS):
+                try:
+                    return await self._store(namespace, prepared, partial, skip_unchanged, key, also, made_room)
+                except _OtherRules as other:
+                    prepared = await self._with_columns(prepared.checked, other.rules, partial=partial)
+            raise Overloaded("the namespace's settings kept changing; try again")
+
+        bulk, due = await self._room.within_limit(namespace, attempt)
+        await self._settling.finish(namespace, due)
+        await self._told_stored(namespace, "store", bulk.stored)
+        return bulk
+
+    async def _told_stored(self, namespace: str, operation: str, stored: Sequence[StoredMemory]) -> None:
+        if stored and self._hooks.on("after_store"):
+            given = [ref_item(namespace, MemoryRef(id=one.memory.id)) for one in stored]
+            await self._hooks.after("after_store", namespace, operation, lambda: given, lambda: stored_items(stored))
 
     async def _store(
         self,
@@ -158,24 +201,30 @@ class MemoryWrites:
         partial: bool,
         skip_unchanged: bool,
         key: IdempotencyKey | None,
+        also: Also | None,
+        made_room: bool,
     ) -> tuple[Bulk, Set[int]]:
-        """One transaction; whose window vectors are due."""
+        """One transaction; whose window vectors are due. Raises Full when there is no room for what it adds."""
         due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> Bulk:
             target = await namespaces.lock(session, namespace)
             self._require_rules(target, prepared.rules)
+            added = 0
 
             async def store() -> Bulk:
-                nonlocal due
+                nonlocal due, added
                 batch = MemoryBatch(
                     session, target, self._indexing, self._settling, skip_unchanged=skip_unchanged, partial=partial
                 )
                 bulk = await batch.store(prepared)
+                added = sum(one.operation is WriteOperation.CREATED for one in bulk.stored)
                 due = await batch.settle()
+                if also is not None:
+                    await also(session, target, bulk.stored)
                 return bulk
 
-            return await once(
+            bulk = await once(
                 session,
                 target.id,
                 "store",
@@ -184,6 +233,8 @@ class MemoryWrites:
                 encode_bulk,
                 lambda kept: decode_bulk(namespace, kept),
             )
+            await self._room.require(session, target, added, made=made_room)
+            return bulk
 
         return await self._database.write(work), due
 
@@ -197,20 +248,37 @@ class MemoryWrites:
 
     @needs(Scope.WRITE)
     async def update_many(
-        self, namespace: str, patches: Sequence[MemoryPatch], *, key: IdempotencyKey | None = None
+        self,
+        namespace: str,
+        patches: Sequence[MemoryPatch],
+        *,
+        key: IdempotencyKey | None = None,
+        also: Also | None = None,
     ) -> list[Memory]:
-        """Apply up to 10,000 partial updates in one transaction, all or none; no memory may be named twice."""
+        """Apply up to 10,000 partial updates in one transaction, all or none; no memory may be named twice.
+
+        `also` is done in the same transaction.
+        """
         _bounded(patches)
         if key is not None and (kept := await self._kept_update(namespace, key)) is not None:
             return kept
+        asked = await asked_patches(self._hooks, namespace, patches)
         for _ in range(PATCH_ATTEMPTS):
             try:
-                updated, due = await self._try_update(namespace, patches, key)
+                updated, due = await self._try_update(namespace, asked, key, also)
             except (_Stale, _OtherRules):
                 continue
             await self._settling.finish(namespace, due)
+            await self._told_updated(namespace, asked, updated)
             return updated
         raise VersionConflict("other writers kept changing the same memories; try again")
+
+    async def _told_updated(self, namespace: str, asked: Sequence[MemoryPatch], updated: Sequence[Memory]) -> None:
+        await self._hooks.after(
+            "after_store", namespace, "update",
+            lambda: (ref_item(namespace, patch.ref) for patch in asked),
+            lambda: (memory_done(one, WriteOperation.UPDATED.value) for one in updated),
+        )  # fmt: skip
 
     async def _kept_update(self, namespace: str, key: IdempotencyKey) -> list[Memory] | None:
         """The answer kept for a key: it holds even when the memory has been forgotten since."""
@@ -220,12 +288,18 @@ class MemoryWrites:
         return None if kept is None else [memory_from_state(namespace, one) for one in kept]
 
     async def _try_update(
-        self, namespace: str, patches: Sequence[MemoryPatch], key: IdempotencyKey | None
+        self, namespace: str, patches: Sequence[MemoryPatch], key: IdempotencyKey | None, also: Also | None
     ) -> tuple[list[Memory], Set[int]]:
         """One attempt; whose window vectors are due."""
         prior = await self._read(namespace, [patch.ref for patch in patches])
-        updates = [Update(old, _merged(old, patch)) for old, patch in zip(prior, patches, strict=True)]
         rules = self._last_rules(namespace)
+        merged = {
+            place: (patch, _merged(old, patch))
+            for place, (old, patch) in enumerate(zip(prior, patches, strict=True))
+        }  # fmt: skip
+        said = (await screen_patches(merged, rules.policy)).values()
+        patches = [patch for patch, _ in said]
+        updates = [Update(old, memory) for old, (_, memory) in zip(prior, said, strict=True)]
         columns = await self._patch_columns(patches, updates, rules)
         due: Set[int] = frozenset()
 
@@ -240,6 +314,8 @@ class MemoryWrites:
                 await _unchanged_since(session, target, patches, prior)
                 done = await batch.write([], list(enumerate(updates)), columns)
                 due = await batch.settle()
+                if also is not None:
+                    await also(session, target, [done[place] for place in range(len(patches))])
                 return [done[place].memory for place in range(len(patches))]
 
             return await once(
@@ -251,7 +327,7 @@ class MemoryWrites:
         return await self._database.write(work), due
 
     async def _patch_columns(
-        self, patches: Sequence[MemoryPatch], updates: Sequence[Update], rules: IndexingRules
+        self, patches: Sequence[MemoryPatch], updates: Sequence[Update], rules: WriteRules
     ) -> dict[int, SearchColumns]:
         """New search columns by place: all of them for a new text, else words and cues where a cue may change."""
         texts = [place for place, patch in enumerate(patches) if patch.changes.keys() & _TEXT_FIELDS]
@@ -259,8 +335,8 @@ class MemoryWrites:
             place for place, patch in enumerate(patches)
             if patch.changes.keys() & _WORD_FIELDS and not patch.changes.keys() & _TEXT_FIELDS
         ]  # fmt: skip
-        made = await self._indexing.columns([updates[place].memory for place in texts], rules)
-        words = await self._indexing.words_only([updates[place].memory for place in others], rules)
+        made = await self._indexing.columns([updates[place].memory for place in texts], rules.indexing)
+        words = await self._indexing.words_only([updates[place].memory for place in others], rules.indexing)
         return dict(zip([*texts, *others], [*made, *words], strict=True))
 
     @needs(Scope.WRITE)
@@ -286,8 +362,12 @@ class MemoryWrites:
     async def forget_where(
         self, namespace: str, where: Where, *, key: IdempotencyKey | None = None
     ) -> list[MemoryId]:
-        """Forget every memory that the filter keeps. Raises TooLarge when there are more than 10,000."""
+        """Forget every memory that the filter keeps. Raises TooLarge when there are more than 10,000.
+
+        With a hook that is asked before, what matches only after it was asked stays.
+        """
         due: Set[int] = frozenset()
+        approved = await self._approved(namespace, where)
 
         async def work(session: WriteSession) -> list[MemoryId]:
             target = await namespaces.lock_existing(session, namespace)
@@ -305,6 +385,8 @@ class MemoryWrites:
                 held = await settlement.hold_rows(found.tolist())
                 # Once more, of what others did to them until they were held.
                 kept = held.intersection((await search.matching_ids(session, target.id, where)).tolist())
+                if approved is not None:
+                    kept &= approved
                 nonlocal due
                 gone, due = await _delete(settlement, sorted(kept))
                 return gone
@@ -313,7 +395,29 @@ class MemoryWrites:
 
         gone = await self._database.write(work)
         await self._settling.finish(namespace, due)
+        await self._told_gone(namespace, "forget_where", gone)
         return gone
+
+    async def _approved(self, namespace: str, where: Where) -> set[int] | None:
+        """The memories that hooks were asked about; None: there is no such hook."""
+        if not self._hooks.on("before_forget"):
+            return None
+        async with self._database.read() as session:
+            target = await namespaces.by_name(session, namespace)
+            if target is None:
+                return set()
+            require_declared(where, target.settings.payload_paths)
+            limit = validate.MAX_BULK_ITEMS + 1
+            found = (await search.matching_ids(session, target.id, where, limit)).tolist()
+        await self._hooks.before(
+            "before_forget", namespace, "forget_where", lambda: id_items(Entity.MEMORY, namespace, found)
+        )
+        return set(found)
+
+    async def _told_gone(self, namespace: str, operation: str, gone: Sequence[MemoryId]) -> None:
+        if gone and self._hooks.on("after_forget"):
+            ids = list(id_items(Entity.MEMORY, namespace, gone))
+            await self._hooks.after("after_forget", namespace, operation, lambda: ids, lambda: ids)
 
     async def _read(self, namespace: str, refs: Sequence[MemoryRef]) -> list[Memory]:
         async with self._database.read() as session:
@@ -335,6 +439,9 @@ class MemoryWrites:
         erase: bool,
     ) -> list[MemoryId]:
         _bounded(refs)
+        await self._hooks.before(
+            "before_forget", namespace, operation, lambda: (ref_item(namespace, ref) for ref in refs)
+        )
         due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> list[MemoryId]:
@@ -345,6 +452,8 @@ class MemoryWrites:
             async def remove() -> list[MemoryId]:
                 nonlocal due
                 settlement = self._settling.begin(session, target)
+                if erase:
+                    await history.lock(session, target.id)
                 await settlement.hold(refs)
                 located = await memories.lock(session, target.id, namespace, refs)
                 for one in located:
@@ -364,6 +473,7 @@ class MemoryWrites:
 
         gone = await self._database.write(work)
         await self._settling.finish(namespace, due)
+        await self._told_gone(namespace, operation, gone)
         return gone
 
 
@@ -374,7 +484,7 @@ class _Stale(Exception):
 class _OtherRules(Exception):
     """Search columns were made by other rules than the namespace's."""
 
-    def __init__(self, rules: IndexingRules) -> None:
+    def __init__(self, rules: WriteRules) -> None:
         super().__init__()
         self.rules = rules
 
@@ -406,9 +516,12 @@ async def _unchanged_since(
 def _merged(memory: Memory, patch: MemoryPatch) -> NewMemory:
     merged = NewMemory(
         memory.coordinate, memory.key, memory.kind, memory.title, memory.content, memory.payload,
-        memory.importance, memory.valid_from, memory.valid_to,
+        memory.importance, memory.valid_from, memory.valid_to, expires_at=memory.expires_at,
     )  # fmt: skip
-    merged = replace(merged, **patch.changes)
+    if memory.expires_at is not None and memory.valid_to == memory.expires_at:
+        # It ended there because the memory did.
+        merged = replace(merged, valid_to=None)
+    merged = inputs.ending(replace(merged, **patch.changes))
     validate.period(merged.valid_from, merged.valid_to)
     return inputs.something_to_remember(merged)
 

@@ -12,6 +12,7 @@ from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor
 from sfm_graph.errors import Conflict, InvalidInput, ModelMismatch, NamespaceNotFound
 from sfm_graph.hot.cache import HotCache
 from sfm_graph.services.access.guard import needs, reach
+from sfm_graph.services.fading.backfill import settings_changed
 from sfm_graph.services.view import View
 from sfm_graph.store import namespaces
 from sfm_graph.store.database import Database, WriteSession
@@ -48,9 +49,12 @@ class Namespaces:
 
     @needs(Scope.READ)
     async def statistics(self, view: View, namespace: str) -> NamespaceStatistics:
-        """What is in a namespace. Raises NamespaceNotFound."""
+        """What is in a namespace: all that is known, or what was valid at the view's moment of validity.
+
+        Settings, model and what is in memory are as they are now. Raises NamespaceNotFound.
+        """
         found = await view.existing_namespace(namespace)
-        counts = await namespaces.counts(view.session, found)
+        counts = await namespaces.counts(view.session, found, view.as_of.valid)
         hot_bytes = {structure: sizes.get(found.id, 0) for structure, sizes in self.hot_bytes().items()}
         return NamespaceStatistics(found, counts, hot_bytes)
 
@@ -90,6 +94,7 @@ class Namespaces:
                         f"{found.settings.language}; export it, and import into a new one",
                         namespace=namespace,
                     )
+                await settings_changed(session, found, wanted)
                 await namespaces.set_settings(session, found, wanted)
             if identity is not None and found.model is None:
                 await namespaces.set_model(session, found, await namespaces.model(session, identity))
@@ -106,7 +111,7 @@ class Namespaces:
     async def delete(self, namespace: str, *, confirm: str | None) -> None:
         """Delete a namespace with all that is in it, its change log included; `confirm` repeats its name.
 
-        Raises NamespaceNotFound, InvalidInput without the confirmation.
+        Raises NamespaceNotFound, InvalidInput without the confirmation, LegalHold while a memory in it is held.
         """
         if confirm != namespace:
             raise InvalidInput("to delete a namespace, repeat its name in `confirm`", field="confirm")

@@ -17,16 +17,20 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from sfm_graph.domain.cues import Cues
-from sfm_graph.domain.identity import MemoryId, MemoryRef
+from sfm_graph.domain.identity import Entity, MemoryId, MemoryRef, encode_global_id
 from sfm_graph.domain.memory import NewMemory
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.windows import Place
+from sfm_graph.errors import LegalHold
 from sfm_graph.services.linking.linker import Surroundings, Writes, Written
 from sfm_graph.services.linking.linking import Linking
 from sfm_graph.services.windows import Windows
 from sfm_graph.store import memories
 from sfm_graph.store import windows as store
 from sfm_graph.store.database import WriteSession
+
+# Of many held memories a refusal names so many.
+_NAMED = 10
 
 
 class Settling:
@@ -82,12 +86,19 @@ class Settlement:
         await self._touch(ids)
 
     async def remove(self, ids: Sequence[int]) -> list[MemoryId]:
-        """Remove locked memories; the ids of those that existed."""
+        """Remove locked memories; the ids of those that existed. Raises LegalHold when one of them is held."""
         await self._note(ids)
-        await self._hold_names()
+        await self.hold_names()
         await self._touch(ids)
-        await self._session.rows("memory_take", namespace_id=self._target.id, ids=list(ids))
+        await self._take(ids)
         return await memories.delete(self._session, self._target.id, ids)
+
+    async def _take(self, ids: Sequence[int]) -> None:
+        """The one way to the removal of memories: nobody gets past a hold."""
+        taken = await self._session.rows("memory_take", namespace_id=self._target.id, ids=list(ids))
+        held = [encode_global_id(Entity.MEMORY, self._target.name, row_id) for row_id, is_held in taken if is_held]
+        if held:
+            raise LegalHold(f"{len(held)} of the memories are held", namespace=self._target.name, ids=held[:_NAMED])
 
     def wrote(self, memory_id: MemoryId, memory: NewMemory, cues: Cues) -> None:
         """Note a memory whose text or cues were written."""
@@ -99,7 +110,7 @@ class Settlement:
         """Bring windows and links in line. The memories whose window vectors are due."""
         await self._hold_late()
         due = await self._windows.settle(self._session, self._target, self._written.keys(), sorted(self._places))
-        await self._hold_names()
+        await self.hold_names()
         # Again, for what others linked until the names were held.
         await self._touch(sorted(self._surroundings.known.keys() & self._written.keys()))
         await self._linking.after(self._session, self._target, self._writes())
@@ -121,7 +132,8 @@ class Settlement:
             await store.lock(self._session, self._target.id, missing)
             self._sequences |= missing
 
-    async def _hold_names(self) -> None:
+    async def hold_names(self) -> None:
+        """Hold the namespace's names; what is written is noted by then."""
         if not self._names_held:
             await self._linking.hold(self._session, self._target, self._writes())
             self._names_held = True

@@ -16,9 +16,10 @@ _random = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Store as a new memory; its coordinate is chosen."""
+    """Store as a new memory; its coordinate is chosen. `again`: the last version of a forgotten one that it is."""
 
     memory: NewMemory
+    again: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)

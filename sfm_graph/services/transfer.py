@@ -1,7 +1,7 @@
 """Import and export: streams of records into and out of namespaces."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,18 +9,25 @@ import orjson
 
 from sfm_graph.adapters.readers import MemoryRecord, Record
 from sfm_graph.adapters.readers.ndjson import LineBuffer, parse_line
-from sfm_graph.domain import validate
+from sfm_graph.domain import graphml, validate
 from sfm_graph.domain.access import Scope
-from sfm_graph.domain.identity import DEFAULT_NAMESPACE
+from sfm_graph.domain.as_of import NOW
+from sfm_graph.domain.identity import DEFAULT_NAMESPACE, Entity, encode_global_id
 from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory
+from sfm_graph.errors import InvalidInput
 from sfm_graph.services.access.guard import needs
+from sfm_graph.services.everything.exporting import Export
+from sfm_graph.services.everything.importing import Import
 from sfm_graph.services.import_report import ImportReport
 from sfm_graph.services.import_run import Chunk, ImportRun, Progress
+from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.links import Links
 from sfm_graph.services.memory_writes import MemoryWrites
+from sfm_graph.services.settling import Settling
 from sfm_graph.services.view import View
 from sfm_graph.store import transfer as store
+from sfm_graph.store.database import Database
 
 # About 3 ms of parsing.
 CHUNK_BYTES = 256 * 1024
@@ -30,9 +37,15 @@ CHUNK_RECORDS = 250
 class Transfer:
     """Moves whole namespaces in and out."""
 
-    def __init__(self, memory_writes: MemoryWrites, links: Links) -> None:
+    def __init__(
+        self, database: Database, memory_writes: MemoryWrites, links: Links, indexing: Indexing, settling: Settling
+    ) -> None:
+        """`settling`: of imports of everything; it links nothing."""
+        self._database = database
         self._memory_writes = memory_writes
         self._links = links
+        self._indexing = indexing
+        self._settling = settling
 
     @needs(Scope.WRITE)
     async def import_ndjson(
@@ -56,6 +69,23 @@ class Transfer:
         """Import records that a reader yields; it is run in a thread. As `import_ndjson`."""
         return await self._run(_pulled(iter(records)), namespace, on_progress)
 
+    @needs(Scope.ADMIN)
+    async def import_everything(
+        self,
+        chunks: AsyncIterable[bytes],
+        namespace: str = DEFAULT_NAMESPACE,
+        on_progress: Progress | None = None,
+    ) -> ImportReport:
+        """Import what `export_everything` wrote, as it was but for ids, into a namespace that never held anything or
+        that an import like this one left unfinished.
+
+        Raises InvalidInput, which says the `line`, for anything that is not as it was exported, Conflict for a
+        namespace in use, ModelMismatch where vectors are to be made by a model that the service does not run. What
+        was imported by then stays, unfinished.
+        """
+        checked = validate.namespace(namespace)
+        return await Import(self._database, self._indexing, self._settling, checked, on_progress).all(chunks)
+
     async def _run(self, chunks: AsyncIterator[Chunk], namespace: str, on_progress: Progress | None) -> ImportReport:
         run = ImportRun(self._memory_writes, self._links, validate.namespace(namespace), on_progress)
         return await run.all(chunks)
@@ -65,18 +95,49 @@ class Transfer:
         """A namespace as lines of JSON that `import_ndjson` takes: first its memories, then its links, by id.
 
         Each chunk holds whole lines. Ids, versions, times of change, vectors and links of linkers stay out: an import
-        makes them anew.
+        makes them anew. A view of another moment exports what was known, or valid, then.
         Raises NamespaceNotFound at the first chunk.
         """
-        found = await view.existing_namespace(namespace)
+        found, valid = await view.existing_namespace(namespace), view.as_of.valid
         after = 0
-        while memories := await store.memories_page(view.session, found.id, namespace, after):
+        while memories := await store.memories_page(view.session, found.id, namespace, after, valid):
             yield await asyncio.to_thread(_memory_lines, memories)
             after = memories[-1].id
         after = 0
-        while links := await store.links_page(view.session, found.id, namespace, after):
+        while links := await store.links_page(view.session, found.id, namespace, after, valid):
             yield await asyncio.to_thread(_link_lines, links)
             after = links[-1][2].id
+
+    @needs(Scope.READ)
+    async def export_everything(self, view: View, namespace: str, *, vectors: bool = True) -> AsyncIterator[bytes]:
+        """All of a namespace as lines of JSON that `import_everything` takes; see `domain.everything`.
+
+        Each chunk holds whole lines. Raises NamespaceNotFound, and InvalidInput for a view of another moment, at the
+        first chunk.
+        """
+        if view.as_of != NOW:
+            raise InvalidInput("everything is exported as of now: it holds what was before", field="everything")
+        found = await view.existing_namespace(namespace)
+        async for chunk in Export(view, found, vectors=vectors).chunks():
+            yield chunk
+
+    @needs(Scope.READ)
+    async def export_graphml(self, view: View, namespace: str) -> AsyncIterator[bytes]:
+        """A namespace as GraphML: all its memories and links, those of linkers too, by id.
+
+        A view of another moment exports what was known, or valid, then. Raises NamespaceNotFound at the first chunk.
+        """
+        found, valid = await view.existing_namespace(namespace), view.as_of.valid
+        yield graphml.head(namespace)
+        after = 0
+        while memories := await store.memories_page(view.session, found.id, namespace, after, valid):
+            yield await asyncio.to_thread(graphml.nodes, memories)
+            after = memories[-1].id
+        after = 0
+        while rows := await store.links_page(view.session, found.id, namespace, after, valid, made=True):
+            yield await asyncio.to_thread(_edges, namespace, [row[2] for row in rows])
+            after = rows[-1][2].id
+        yield graphml.FOOT
 
 
 async def _parsed(chunks: AsyncIterable[bytes]) -> AsyncIterator[Chunk]:
@@ -113,6 +174,11 @@ async def _pulled(records: Iterator[Record]) -> AsyncIterator[Chunk]:
             len(str(record.fields.get("content", ""))) for record in some if isinstance(record, MemoryRecord)
         )
         yield Chunk(some, nbytes)
+
+
+def _edges(namespace: str, links: Sequence[Link]) -> bytes:
+    ids = {end for link in links for end in (link.source_id, link.target_id)}
+    return graphml.edges(links, {end: encode_global_id(Entity.MEMORY, namespace, end) for end in ids})
 
 
 def _memory_lines(memories: Iterable[Memory]) -> bytes:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
@@ -40,13 +41,13 @@ class VectorSearch(Protocol):
 
     async def nearest(
         self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
-        allowed: Ints | None, *, windows: bool = False,
+        allowed: Ints | None, *, windows: bool = False, at: datetime | None = None,
     ) -> Candidates:  # fmt: skip
-        """The `count` nearest memories that are valid now, best first, ties by id; never fewer while there are more.
+        """The `count` nearest memories that are valid, best first, ties by id; never fewer while there are more.
 
-        All that the session sees counts, and nothing else. `vector`: unit length. `allowed`: ascending ids that a
-        filter keeps, None: all. Scores are cosines: of a memory's nearest part, or of its window. Raises
-        VectorIndexUnavailable.
+        `at`: when they have to be valid; now by default. All that the session sees counts, and nothing else.
+        `vector`: unit length. `allowed`: ascending ids that a filter keeps, None: all. Scores are cosines: of a
+        memory's nearest part, or of its window. Raises VectorIndexUnavailable.
         """
         ...
 
@@ -56,11 +57,11 @@ class PostgresSearch:
 
     async def nearest(
         self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
-        allowed: Ints | None, *, windows: bool = False,
+        allowed: Ints | None, *, windows: bool = False, at: datetime | None = None,
     ) -> Candidates:  # fmt: skip
         """As the protocol says."""
         key = (model.id, model.identity.dimension)
-        return await dense.dense(session, namespace_id, key, vector, count, allowed, windows=windows)
+        return await dense.dense(session, namespace_id, key, vector, count, allowed, windows=windows, at=at)
 
 
 class IndexSearch:
@@ -81,7 +82,7 @@ class IndexSearch:
 
     async def nearest(
         self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
-        allowed: Ints | None, *, windows: bool = False,
+        allowed: Ints | None, *, windows: bool = False, at: datetime | None = None,
     ) -> Candidates:  # fmt: skip
         """As the protocol says; a memory that is changed while it runs may be missing."""
         search = None
@@ -90,11 +91,13 @@ class IndexSearch:
             unread = await _unread(session, namespace_id, place)
             if unread is not None:
                 collection = Collection(place.log.id, model.id, model.identity.dimension)
-                search = _Search(self._index, session, namespace_id, collection, vector, windows)
+                search = _Search(self._index, session, namespace_id, collection, vector, windows, at)
                 found = await search.run(count, allowed, unread, self._beliefs)
                 if found is not None:
                     return found
-        answer = await self._postgres.nearest(session, namespace_id, model, vector, count, allowed, windows=windows)
+        answer = await self._postgres.nearest(
+            session, namespace_id, model, vector, count, allowed, windows=windows, at=at
+        )
         if search is not None and search.few is not None:
             self._beliefs.learn(search.scope, search.few, answer, whole=allowed is None)
         return answer
@@ -113,7 +116,7 @@ class _Search:
 
     def __init__(
         self, index: GuardedIndex, session: Session, namespace_id: int, collection: Collection, vector: Vector,
-        windows: bool,
+        windows: bool, at: datetime | None,
     ) -> None:  # fmt: skip
         self._index = index
         self._session = session
@@ -121,6 +124,7 @@ class _Search:
         self._collection = collection
         self._vector = vector
         self._windows = windows
+        self._at = at
         self.scope = (collection, namespace_id, windows)
         # What the index has, when it was asked for all and that is fewer than one wants.
         self.few: Few | None = None
@@ -154,7 +158,7 @@ class _Search:
     async def _judged(self, ids: Ints, count: int) -> Candidates:
         model = (self._collection.model_id, self._collection.dimension)
         return await dense.among(
-            self._session, self._namespace_id, model, self._vector, count, ids, windows=self._windows
+            self._session, self._namespace_id, model, self._vector, count, ids, windows=self._windows, at=self._at
         )
 
 
@@ -178,15 +182,17 @@ class WriteSearch:
 
     async def nearest(
         self, session: Session, namespace_id: int, model: StoredModel, vector: Vector, count: int,
-        allowed: Ints | None, *, windows: bool = False,
+        allowed: Ints | None, *, windows: bool = False, at: datetime | None = None,
     ) -> Candidates:  # fmt: skip
         """As the protocol says; never VectorIndexUnavailable."""
         if time.monotonic() >= self._not_before:
             try:
                 return await self._search.nearest(
-                    session, namespace_id, model, vector, count, allowed, windows=windows
+                    session, namespace_id, model, vector, count, allowed, windows=windows, at=at
                 )
             except VectorIndexUnavailable as error:
                 self._not_before = time.monotonic() + COOL_DOWN_SECONDS
                 log.warning("writes scan vectors for a while: %s", error.message)
-        return await self._postgres.nearest(session, namespace_id, model, vector, count, allowed, windows=windows)
+        return await self._postgres.nearest(
+            session, namespace_id, model, vector, count, allowed, windows=windows, at=at
+        )

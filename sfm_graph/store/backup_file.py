@@ -16,8 +16,8 @@ from sfm_graph.store.migrations import migrations
 
 # What a backup consists of: what stands beside it in a dump, a stranger's comes with others.
 _KINDS = (
-    "TABLE", "TABLE ATTACH", "TABLE DATA", "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "FUNCTION", "DEFAULT",
-    "CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "TRIGGER",
+    "TABLE", "VIEW", "TABLE ATTACH", "TABLE DATA", "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "FUNCTION",
+    "DEFAULT", "CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "TRIGGER",
 )  # fmt: skip
 # Made anew for the database that is restored into.
 _LEFT_OUT = ("SCHEMA", "EXTENSION", "COMMENT", "ACL")

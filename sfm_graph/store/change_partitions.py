@@ -34,10 +34,29 @@ async def listed(session: Session) -> list[Partition]:
     return [Partition(name, until) for name, until in await session.rows("change_partitions")]
 
 
-async def last_xid(session: Session, until: datetime) -> int:
-    """The latest transaction with a change from before a moment; 0 when there is none."""
-    (xid,) = await session.one("change_partition_last", until=until)
-    return xid or 0
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The latest transaction of some changes, 0 for none; and the last stamp of their commits, None for none."""
+
+    xid: int
+    stamp: datetime | None
+
+
+async def last(session: Session, until: datetime) -> Last:
+    """Of the changes from before a moment."""
+    xid, stamp = await session.one("change_partition_last", until=until)
+    return Last(xid or 0, stamp)
+
+
+async def known_from(session: Session) -> datetime:
+    """From when on it is told what was known."""
+    return (await session.one("change_log_known_from"))[0]  # type: ignore[no-any-return]
+
+
+async def begins(session: Session) -> datetime | None:
+    """From when on changes are kept; None where none have been dropped."""
+    row = await session.row("change_partition_first")
+    return None if row is None else row[0]
 
 
 async def said_at(session: Session) -> datetime:
@@ -45,11 +64,12 @@ async def said_at(session: Session) -> datetime:
     return (await session.one("change_log_pruned_at"))[0]  # type: ignore[no-any-return]
 
 
-async def say_pruned(database: Database, xid: int) -> None:
-    """From now on refuse readers that have not seen all transactions up to this one."""
+async def say_pruned(database: Database, gone: Last) -> None:
+    """From now on refuse readers that have not seen all transactions up to the last of these, and those who ask for
+    what was known before."""
 
     async def work(session: WriteSession) -> None:
-        await session.run("change_log_prune", xid=str(xid))
+        await session.run("change_log_prune", xid=str(gone.xid), known_from=gone.stamp)
 
     await database.write(work)
 

@@ -108,3 +108,4 @@ async def adopt(session: WriteSession, origin: str) -> None:
         await session.run("change_log_unread")
         await session.run("change_log_settle")
         await session.run("followers_adopt")
+        await session.run("copies_adopt")

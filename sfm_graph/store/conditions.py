@@ -39,6 +39,7 @@ memories = sa.table(
     sa.column("updated_at", sa.DateTime(timezone=True)),
     sa.column("valid_from", sa.DateTime(timezone=True)),
     sa.column("valid_to", sa.DateTime(timezone=True)),
+    sa.column("agent", sa.Text),
 ).alias("m")
 
 links = sa.table(
@@ -56,6 +57,7 @@ links = sa.table(
     sa.column("valid_from", sa.DateTime(timezone=True)),
     sa.column("valid_to", sa.DateTime(timezone=True)),
     sa.column("maker", sa.Text),
+    sa.column("agent", sa.Text),
 ).alias("l")
 
 

@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, LiteralString, TypeVar
 
 import orjson
 import psycopg
@@ -57,7 +57,11 @@ _NEARLY_SECONDS = 0.05
 
 # One round trip for each.
 _BEGIN_READING = "begin isolation level repeatable read read only; {}select pg_current_snapshot()::text"
-_BEGIN_WRITING = "begin isolation level read committed; {}"
+# The transaction draws a number, smaller than the ids of its changes; the commit follows its stamp in one message.
+_BEGIN_WRITING = (
+    "begin isolation level read committed; {}select set_config('sfm.tx', nextval('change_ids')::text, true)"
+)
+_COMMIT = "select stamp_commit(); commit"
 
 # What a span of SQL says beside the statement's name: neither its text nor its values.
 _SPAN: Final = {"db.system.name": "postgresql"}
@@ -106,23 +110,35 @@ class Session:
         """Run a named statement without a result."""
         await self._execute(name, parameters, binary=False)
 
+    async def count(self, name: str, /, **parameters: Any) -> int:
+        """Run a named statement; how many rows it wrote."""
+        return (await self._execute(name, parameters, binary=False)).rowcount
+
     async def dynamic(self, query: sql.Composable | str, parameters: Any = None) -> list[Row]:
         """All rows of a built statement, planned for exactly its values: never prepared."""
         with tracing.inner("sql dynamic", "client", _SPAN):
-            cursor = await self._connection.execute(query, parameters, binary=True, prepare=False)  # type: ignore[arg-type]
+            cursor = await self._connection.execute(self._built(query), parameters, binary=True, prepare=False)  # type: ignore[arg-type]
         return await cursor.fetchall()
 
     async def copy_out(self, query: sql.Composed) -> AsyncIterator[memoryview]:
         """The chunks of a binary COPY of a query's rows."""
-        async with self._connection.cursor().copy(query) as copy:
+        async with self._connection.cursor().copy(self._built(query)) as copy:  # type: ignore[arg-type]
             async for chunk in copy:
                 yield memoryview(chunk)
 
+    def _statement(self, name: str) -> LiteralString:
+        """The text of a named statement as this session runs it."""
+        return statement(name)
+
+    def _built(self, query: sql.Composable | str) -> sql.Composable | str:
+        """A built statement as this session runs it."""
+        return query
+
     async def _execute(self, name: str, parameters: Any, *, binary: bool = True) -> AsyncCursor:
         if not tracing.is_on():
-            return await self._connection.execute(statement(name), parameters, binary=binary)
+            return await self._connection.execute(self._statement(name), parameters, binary=binary)
         with tracing.inner(f"sql {name}", "client", _SPAN):
-            return await self._connection.execute(statement(name), parameters, binary=binary)
+            return await self._connection.execute(self._statement(name), parameters, binary=binary)
 
 
 class ReadSession(Session):
@@ -352,7 +368,7 @@ class Database:
         try:
             await connection.execute(_BEGIN_WRITING.format(self._bound() + _trace()), prepare=False)
             yield
-            await connection.execute("commit", prepare=False)
+            await connection.execute(_COMMIT, prepare=False)
         except BaseException:
             # After a statement that was cancelled the connection is idle in a failed transaction, or closed.
             if connection.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,14 @@ MORE_ROWS = 8
 
 async def dense(
     session: Session, namespace_id: int, model: tuple[int, int], vector: NDArray[np.float32], count: int,
-    allowed: NDArray[np.int64] | None, *, windows: bool = False,
+    allowed: NDArray[np.int64] | None, *, windows: bool = False, at: datetime | None = None,
 ) -> Candidates:  # fmt: skip
-    """The `count` nearest memories that are valid now, best first, ties by id; never fewer while there are more.
+    """The `count` nearest memories that are valid, best first, ties by id; never fewer while there are more.
 
-    `model`: row id and dimension. `vector`: unit length. `allowed`: ascending ids that a filter keeps, None: all.
-    Scores are cosines: of a memory's nearest part, or of its window.
+    `at`: when they have to be valid; now by default. `model`: row id and dimension. `vector`: unit length. `allowed`:
+    ascending ids that a filter keeps, None: all. Scores are cosines: of a memory's nearest part, or of its window.
     """
-    scope = _Scope(namespace_id, model, vector, allowed, windows=windows)
+    scope = _Scope(namespace_id, model, vector, allowed, windows=windows, at=at)
     if allowed is not None and len(allowed) <= EXACT_FILTERED:
         return _candidates(await session.dynamic(scope.among(count), scope.parameters))
     for factor in (1, MORE_ROWS):
@@ -64,10 +65,10 @@ async def dense(
 
 async def among(
     session: Session, namespace_id: int, model: tuple[int, int], vector: NDArray[np.float32], count: int,
-    ids: NDArray[np.int64], *, windows: bool = False,
+    ids: NDArray[np.int64], *, windows: bool = False, at: datetime | None = None,
 ) -> Candidates:  # fmt: skip
     """As `dense`, of given memories, in any order: exactly, by reading the vectors of all of them."""
-    scope = _Scope(namespace_id, model, vector, None, windows=windows)
+    scope = _Scope(namespace_id, model, vector, None, windows=windows, at=at)
     return _candidates(await session.dynamic(scope.among(count), {**scope.parameters, "allowed": id_array(ids)}))
 
 
@@ -84,11 +85,12 @@ async def similarities(
     return np.round(pairs[:, 0], DIGITS), np.round(pairs[:, 1], DIGITS)
 
 
-# A hashed set of the few that are not valid now costs less than a probe of the wide table for each vector.
-_VALID_NOW = sql.SQL("""e.memory_id not in (
+# A hashed set of the few that are not valid costs less than a probe of the wide table for each vector.
+_VALID = sql.SQL("""e.memory_id not in (
     select m.id from memories m where m.namespace_id = {namespace}
         and (m.valid_from > '-infinity' or m.valid_to < 'infinity')
-        and (m.valid_from > now() or m.valid_to <= now()))""")
+        and (m.valid_from > {at} or m.valid_to <= {at}))""")
+_NOW, _THEN = sql.SQL("now()"), sql.SQL("%(at)s::timestamptz")
 _BEST = sql.SQL("""select p.memory_id, max(p.score) as score from ({rows}) p
     group by p.memory_id order by score desc, p.memory_id limit {count}""")
 # The order must be the index expression's.
@@ -119,11 +121,14 @@ class _Scope:
         allowed: NDArray[np.int64] | None,
         *,
         windows: bool,
+        at: datetime | None = None,
     ) -> None:
         self.parameters: dict[str, Any] = {"vector": half_vectors(vector[None])[0]}
+        if at is not None:
+            self.parameters["at"] = at
         kind = sql.SQL("e.part < 0" if windows else "e.part >= 0")
         owner = sql.SQL("e.namespace_id = {} and e.model_id = {} and {}").format(namespace_id, model[0], kind)
-        self._valid = _VALID_NOW.format(namespace=namespace_id)
+        self._valid = _VALID.format(namespace=namespace_id, at=_NOW if at is None else _THEN)
         self._terms = {"dim": sql.Literal(model[1]), "owner": owner, "filter": self._valid}
         if allowed is not None:
             self._terms["filter"] = self._valid + sql.SQL(" and ") + self._allowed(allowed)

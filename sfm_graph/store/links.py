@@ -29,6 +29,7 @@ class LinkRow:
     properties: Mapping[str, Any]
     valid_from: datetime | None
     valid_to: datetime | None
+    agent: str | None = None
 
     @property
     def identity(self) -> tuple[int, str, int, datetime | None]:
@@ -41,8 +42,12 @@ def identity_of(link: Link) -> tuple[int, str, int, datetime | None]:
     return (link.source_id, link.type, link.target_id, link.valid_from)
 
 
-async def lock(session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[LinkRow]) -> list[Link]:
-    """The stored links with the identities of `rows`, locked in id order."""
+async def lock(
+    session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[LinkRow],
+    *, open_of: Sequence[tuple[int, str]] = (),
+) -> list[Link]:  # fmt: skip
+    """The stored links with the identities of `rows`, locked in id order; with callers' open ones of a type from a
+    memory, for each such pair in `open_of`."""
     found = await session.rows(
         "link_lock",
         namespace_id=namespace_id,
@@ -51,6 +56,8 @@ async def lock(session: WriteSession, namespace_id: int, namespace: str, rows: S
         types=[row.type for row in rows],
         targets=[row.target_id for row in rows],
         valid_froms=[row.valid_from for row in rows],
+        open_sources=[source for source, _ in open_of],
+        open_types=[type_ for _, type_ in open_of],
     )
     return [link_from_row(namespace, row) for row in found]
 
@@ -67,12 +74,20 @@ async def lock_ids(
         types=[],
         targets=[],
         valid_froms=[],
+        open_sources=[],
+        open_types=[],
     )
     return {row[0]: link_from_row(namespace, row) for row in found}
 
 
-async def insert(session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[LinkRow]) -> list[Link]:
-    """Insert links with their change rows; ids in the order of `rows`, the answer in any order."""
+async def insert(
+    session: WriteSession, namespace_id: int, namespace: str, rows: Sequence[LinkRow],
+    *, again: Sequence[Link] | None = None,
+) -> list[Link]:  # fmt: skip
+    """Insert links with their change rows; ids in the order of `rows`, the answer in any order.
+
+    `again`: in the order of `rows` the last versions of links that come back, by their ids, each as its next version.
+    """
     stored = await session.rows(
         "link_insert",
         namespace_id=namespace_id,
@@ -83,6 +98,10 @@ async def insert(session: WriteSession, namespace_id: int, namespace: str, rows:
         properties=[orjson.dumps(row.properties).decode() for row in rows],
         valid_from=[row.valid_from for row in rows],
         valid_to=[row.valid_to for row in rows],
+        agent=[row.agent for row in rows],
+        id=[one.id for one in again] if again else None,
+        version=[one.version + 1 for one in again] if again else None,
+        created_at=[one.created_at for one in again] if again else None,
     )
     return [link_from_row(namespace, row) for row in stored]
 
@@ -98,6 +117,7 @@ async def update(
         weight=[row.weight for _, row in rows],
         properties=[orjson.dumps(row.properties).decode() for _, row in rows],
         valid_to=[row.valid_to for _, row in rows],
+        agent=[row.agent for _, row in rows],
     )
     return [link_from_row(namespace, row) for row in stored]
 

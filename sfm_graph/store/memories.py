@@ -61,6 +61,11 @@ async def lock(session: WriteSession, namespace_id: int, namespace: str, refs: I
     return [Located(memory_from_row(namespace, row), bytes(row[MEMORY_WIDTH])) for row in rows]
 
 
+async def hold(session: WriteSession, namespace_id: int, ids: Iterable[int]) -> set[MemoryId]:
+    """Lock memories against changes, in id order; links may still be made to them. The ids of those that exist."""
+    return {row[0] for row in await session.rows("memory_hold", namespace_id=namespace_id, ids=list(ids))}
+
+
 async def resolve(session: WriteSession, namespace_id: int, refs: Iterable[MemoryRef]) -> dict[MemoryRef, MemoryId]:
     """The ids behind references, held against deletion. Unknown ones are missing from the answer."""
     return _by_ref(await session.rows("memory_resolve", namespace_id=namespace_id, **references(set(refs))))
@@ -137,13 +142,29 @@ async def digests(
 
 
 async def insert(
-    session: WriteSession, namespace_id: int, model_id: int, memories: Sequence[tuple[NewMemory, SearchColumns]]
+    session: WriteSession,
+    namespace_id: int,
+    model_id: int,
+    memories: Sequence[tuple[NewMemory, SearchColumns]],
+    again: Sequence[Memory | None] | None = None,
+    as_they_were: Sequence[Memory] | None = None,
 ) -> list[tuple[MemoryId, Stamp]]:
-    """Insert memories with chosen coordinates, their words, vectors and change rows. Ids and stamps in order."""
+    """Insert memories with chosen coordinates, their words, vectors and change rows. Ids and stamps in order.
+
+    `again`: the last versions of those that come back by their ids, each as its next version; by itself, or the order
+    of ids is not that of memories. `as_they_were`: with these ids, ascending, versions, times and holds.
+    """
+    last = again or [None] * len(memories)
+    kept = as_they_were or last
     rows = await session.rows(
         "memory_insert",
         namespace_id=namespace_id,
         model_id=model_id,
+        given_id=[one and one.id for one in kept],
+        version=[one and one.version + (as_they_were is None) for one in kept],
+        created_at=[one and one.created_at for one in kept],
+        updated_at=[one.updated_at for one in as_they_were] if as_they_were else [None] * len(memories),
+        legal_hold=[one.legal_hold for one in as_they_were] if as_they_were else [None] * len(memories),
         coordinate=[array_text(memory.coordinate or ()) for memory, _ in memories],
         places=[place for place, (_, search) in enumerate(memories, start=1) for _ in search.vectors or ()],
         parts=[part for _, search in memories for part in range(len(search.vectors or ()))],
@@ -245,6 +266,8 @@ def _columns(memories: Sequence[NewMemory]) -> dict[str, list[Any]]:
         "valid_from": [memory.valid_from for memory in memories],
         "valid_to": [memory.valid_to for memory in memories],
         "digest": [digest(memory) for memory in memories],
+        "expires_at": [memory.expires_at for memory in memories],
+        "agent": [memory.agent for memory in memories],
     }
 
 

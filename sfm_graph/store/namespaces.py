@@ -1,11 +1,13 @@
 """Namespaces and embedding models in Postgres."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from sfm_graph.domain.access import Reach
+from sfm_graph.domain.identity import Entity, encode_global_id
 from sfm_graph.domain.namespace import (
     ModelIdentity,
     Namespace,
@@ -14,10 +16,16 @@ from sfm_graph.domain.namespace import (
     StoredModel,
     namespace_settings,
 )
-from sfm_graph.errors import NamespaceNotFound
+from sfm_graph.errors import LegalHold, NamespaceNotFound
 from sfm_graph.store.database import LostRace, Session, WriteSession
 
-_TABLES = ("links", "embeddings", "words", "names", "memories", "changes", "keys")
+_TABLES = (
+    "links", "embeddings", "words", "names", "memories", "fading", "memory_counts", "jobs", "predictor_use",
+    "accesses", "copied_memories", "copied_links", "copies", "changes", "keys", "import_batches",
+    "imported_versions",
+)  # fmt: skip
+
+_PAST_TABLES = ("past_words", "past_names", "past_embeddings")
 
 
 async def by_name(session: Session, name: str) -> Namespace | None:
@@ -74,10 +82,14 @@ async def set_model(session: WriteSession, namespace: Namespace, chosen: StoredM
     await session.run("namespace_model", namespace_id=namespace.id, model_id=chosen.id)
 
 
-async def counts(session: Session, namespace: Namespace) -> NamespaceCounts:
-    """Memories by kind and links by type (the 1,000 most frequent)."""
-    memories = await session.rows("memory_counts", namespace_id=namespace.id)
-    links = await session.rows("link_counts", namespace_id=namespace.id)
+async def counts(session: Session, namespace: Namespace, valid: datetime | None = None) -> NamespaceCounts:
+    """Memories by kind and links by type (the 1,000 most frequent); those `valid` at a time when given."""
+    if valid is None:
+        memories = await session.rows("memory_counts", namespace_id=namespace.id)
+        links = await session.rows("link_counts", namespace_id=namespace.id)
+    else:
+        memories = await session.rows("memory_counts_valid", namespace_id=namespace.id, at=valid)
+        links = await session.rows("link_counts_valid", namespace_id=namespace.id, at=valid)
     vectors, indexed = (0, 0)
     if namespace.model is not None:
         vectors, indexed = await session.one("vector_counts", namespace_id=namespace.id, model_id=namespace.model.id)
@@ -87,13 +99,19 @@ async def counts(session: Session, namespace: Namespace) -> NamespaceCounts:
 async def delete(session: WriteSession, name: str) -> int:
     """Delete a namespace with everything in it, its log included; its vector indexes are left to maintenance. Its id.
 
-    Raises NamespaceNotFound.
+    Raises NamespaceNotFound, LegalHold while a memory in it is held.
     """
     row = await session.row("namespace_delete_lock", name=name)
     if row is None:
         raise NamespaceNotFound(f"there is no namespace {name!r}", namespace=name)
-    for table in _TABLES:
+    if held := await session.rows("namespace_held", namespace_id=row[0]):
+        ids = [encode_global_id(Entity.MEMORY, name, memory_id) for (memory_id,) in held]
+        raise LegalHold(f"memories of namespace {name!r} are held", namespace=name, ids=ids)
+    (number, _) = await session.one("namespace_delete_begin")
+    for table in (*_TABLES, *_PAST_TABLES):
         await session.run(f"namespace_delete_{table}", namespace_id=row[0])
+    await session.run("copies_end", namespace_id=row[0])
+    await session.run("namespace_delete_end", tx=number)
     await session.run("namespace_log_end", namespace_id=row[0], name=name)
     await session.run("namespace_delete_indexes", namespace_id=row[0])
     await session.run("namespace_delete", namespace_id=row[0])

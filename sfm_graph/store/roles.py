@@ -45,27 +45,57 @@ TABLES: dict[str, Rights] = {
     "memories": Rights(
         update=(
             "key", "kind", "title", "content", "payload", "importance", "version", "updated_at", "valid_from",
-            "valid_to", "digest",
+            "valid_to", "digest", "expires_at", "legal_hold", "agent",
         )
     ),
-    "links": Rights(update=("weight", "properties", "version", "updated_at", "valid_to", "maker")),
+    "links": Rights(update=("weight", "properties", "version", "updated_at", "valid_to", "maker", "agent")),
     # Never updated; rows are locked before they are deleted, which asks for the right to update some column.
     "embeddings": Rights(update=("embedding",)),
     "vector_indexes": Rights(update=("ready",)),
     "words": Rights(update=("window_length", "window_terms", "window_due")),
     "names": Rights(),
     "changes": Rights(update=("before", "after")),
-    "change_log": Rights(insert=False, delete=False, update=("pruned_xid", "pruned_at")),
+    "change_log": Rights(insert=False, delete=False, update=("pruned_xid", "pruned_at", "known_from")),
+    "commits": Rights(),
+    "past_words": Rights(),
+    "past_names": Rights(),
+    "past_embeddings": Rights(),
     "followers": Rights(update=("seen", "until", "last_id", "epoch", "moved_at")),
     "idempotency_keys": Rights(update=("body", "answer", "created_at")),
     "api_keys": Rights(delete=False, update=("revoked_at", "last_used_at")),
     "audit_log": Rights(delete=False),
+    "accesses": Rights(update=("count", "last_at")),
+    "fading": Rights(update=("due_at", "step", "stepped_at", "touched_at")),
+    "memory_counts": Rights(update=("count",)),
+    "jobs": Rights(update=("state", "due_at", "ran_at", "error")),
+    "predictor_use": Rights(update=("calls", "tokens")),
+    "copies": Rights(update=("follows", "seen", "revoked_at", "error")),
+    "copied_memories": Rights(update=("source_version", "version")),
+    "import_batches": Rights(),
+    "imported_versions": Rights(),
+    "copied_links": Rights(update=("link_id", "source_version", "version")),
 }  # fmt: skip
+# What was known at a moment; only ever read.
+VIEWS = (
+    "versions_kept", "changes_since", "states_then", "memories_then", "links_then", "words_then", "names_then",
+    "embeddings_then",
+)  # fmt: skip
 SEQUENCES = ("memory_ids", "link_ids", "embedding_ids", "change_ids")
-CALLED_FUNCTIONS = ("memory_state", "link_state", "sort_new_words")
-FUNCTIONS = (*CALLED_FUNCTIONS, "add_change_partitions", "audit_log_keep")
+CALLED_FUNCTIONS = (
+    "memory_state",
+    "link_state",
+    "sort_new_words",
+    "current_tx",
+    "stamp_commit",
+    "known_moment",
+    "known_floor",
+)
+FUNCTIONS = (
+    *CALLED_FUNCTIONS, "add_change_partitions", "audit_log_keep", "keep_past_words", "keep_past_names",
+    "keep_past_embeddings", "count_memories",
+)  # fmt: skip
 _OURS = {
-    "tables": [*TABLES, "schema_migrations"],
+    "tables": [*TABLES, *VIEWS, "schema_migrations"],
     "sequences": list(SEQUENCES),
     "functions": list(FUNCTIONS),
 }
@@ -75,6 +105,7 @@ def wanted_rights() -> set[Right]:
     """Everything that the service's role is granted."""
     found = {Right(name, "sequence", "", "usage") for name in SEQUENCES}
     found |= {Right(name, "function", "", "execute") for name in CALLED_FUNCTIONS}
+    found |= {Right(name, "table", "", "select") for name in VIEWS}
     for name, rights in TABLES.items():
         found.add(Right(name, "table", "", "select"))
         found |= {Right(name, "table", "", "insert")} if rights.insert else set()

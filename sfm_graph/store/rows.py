@@ -14,13 +14,14 @@ _OPERATIONS = {one.value: one for one in Operation}
 
 MEMORY_COLUMNS = (
     "m.id, m.key, m.coordinate, m.kind, m.title, m.content, m.payload, m.importance, m.version, m.created_at, "
-    "m.updated_at, nullif(m.valid_from, '-infinity') as valid_from, nullif(m.valid_to, 'infinity') as valid_to"
+    "m.updated_at, nullif(m.valid_from, '-infinity') as valid_from, nullif(m.valid_to, 'infinity') as valid_to, "
+    "nullif(m.expires_at, 'infinity') as expires_at, m.legal_hold, m.agent"
 )
-MEMORY_WIDTH = 13
+MEMORY_WIDTH = 16
 LINK_COLUMNS = (
     "l.id, l.source_id, l.target_id, l.type, l.weight, l.properties, l.version, l.created_at, "
     "l.updated_at, nullif(l.valid_from, '-infinity') as valid_from, nullif(l.valid_to, 'infinity') as valid_to, "
-    "l.maker"
+    "l.maker, l.agent"
 )
 
 CHANGE_COLUMNS = (
@@ -40,13 +41,14 @@ where coalesce(s.ahead, 0) < %(bytes)s order by s.id"""  # noqa: S608 - of const
 
 
 def memory_from_row(namespace: str, row: Sequence[Any]) -> Memory:
-    """A memory from the first 13 columns of a row in the order of MEMORY_COLUMNS."""
-    id_, key, coordinate, kind, title, content, payload, importance, version, created, updated, start, end = row[
-        :MEMORY_WIDTH
-    ]
+    """A memory from the first MEMORY_WIDTH columns of a row in the order of MEMORY_COLUMNS."""
+    (
+        id_, key, coordinate, kind, title, content, payload, importance, version, created, updated, start, end,
+        expires, held, agent,
+    ) = row[:MEMORY_WIDTH]  # fmt: skip
     return Memory(
         MemoryId(id_), namespace, key, tuple(coordinate), MemoryKind(kind), title, content, payload, importance,
-        version, created, updated, start, end,
+        version, created, updated, start, end, expires, held, agent,
     )  # fmt: skip
 
 
@@ -61,8 +63,8 @@ def change_from_row(row: Sequence[Any]) -> Change:
 
 def link_from_row(namespace: str, row: Sequence[Any]) -> Link:
     """A link from a row in the order of LINK_COLUMNS."""
-    id_, source, target, type_, weight, properties, version, created, updated, start, end, maker = row
+    id_, source, target, type_, weight, properties, version, created, updated, start, end, maker, agent = row
     return Link(
         LinkId(id_), namespace, MemoryId(source), MemoryId(target), type_, weight, properties, version, created,
-        updated, start, end, maker,
+        updated, start, end, maker, agent,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Listings, filters and the search legs that run in SQL."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -52,35 +53,43 @@ async def _packed_ids(session: Session, query: str, parameters: Mapping[str, Any
 
 async def in_box(
     session: ReadSession, namespace_id: int, namespace: str, low: Sequence[float], high: Sequence[float],
-    kind: str | None, after: Sequence[float] | None, limit: int,
+    kind: str | None, after: Sequence[float] | None, limit: int, valid: datetime | None = None,
 ) -> list[Memory]:  # fmt: skip
-    """Memories in a coordinate box in coordinate order, after a coordinate."""
+    """Memories in a coordinate box in coordinate order, after a coordinate; those `valid` at a time when given."""
     rows = await session.rows(
         "memory_range", namespace_id=namespace_id, low=array_text(tuple(low)), high=array_text(tuple(high)),
-        kind=kind, after=array_text(tuple(after)) if after else "{}", limit=limit,
+        kind=kind, after=array_text(tuple(after)) if after else "{}", limit=limit, valid=valid,
     )  # fmt: skip
     return [memory_from_row(namespace, row) for row in rows]
 
 
 async def with_words(
     session: ReadSession, namespace_id: int, namespace: str, words: Sequence[str], *, prefix: bool,
-    pattern: str | None, after: int, limit: int,
+    pattern: str | None, after: int, limit: int, valid: datetime | None = None,
 ) -> list[Memory]:  # fmt: skip
-    """Memories that hold every word (or a word with each prefix), and match `pattern`, by id, after an id."""
+    """Memories that hold every word (or a word with each prefix), and match `pattern`, by id, after an id; those
+    `valid` at a time when given."""
     query = prefix_query(namespace_id, words, prefix=prefix)
     rows = await session.rows(
-        "memory_words", namespace_id=namespace_id, query=query, pattern=pattern, after=after, limit=limit
+        "memory_words",
+        namespace_id=namespace_id,
+        query=query,
+        pattern=pattern,
+        after=after,
+        limit=limit,
+        valid=valid,
     )
     return [memory_from_row(namespace, row) for row in rows]
 
 
-async def lexical(session: ReadSession, namespace_id: int, terms: Mapping[str, int]) -> Candidates:
-    """BM25 of every memory that holds a term, best first: the leg of a namespace that is not hot."""
+async def lexical(session: ReadSession, namespace_id: int, terms: Mapping[str, int], at: datetime) -> Candidates:
+    """BM25 of every memory that holds a term and is valid at a time, best first: the leg of a namespace that is not
+    hot."""
     if not terms:
         return Candidates(np.empty(0, np.int64), np.empty(0))
     rows = await session.rows(
         "lexical_search", namespace_id=namespace_id, query=stems_query(namespace_id, terms),
-        term_ids=list(terms.values()), k1=BM25_K1, b=BM25_B, limit=1_000_000,
+        term_ids=list(terms.values()), k1=BM25_K1, b=BM25_B, limit=1_000_000, at=at,
     )  # fmt: skip
     return _candidates(rows)
 

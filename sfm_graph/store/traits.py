@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfm_graph.domain.identity import Coordinate
+from sfm_graph.domain.importance import ImportanceScale, distribution
 from sfm_graph.store.database import Session
 
 Ints = NDArray[np.int64]
@@ -40,10 +42,22 @@ async def of(session: Session, namespace_id: int, ids: Ints) -> TraitRows:
     )  # fmt: skip
 
 
-async def valid(session: Session, namespace_id: int, ids: Ints) -> NDArray[np.bool_]:
-    """Which of the memories exist and are valid now."""
-    rows = await session.rows("memory_valid", namespace_id=namespace_id, ids=ids.tolist())
+async def valid(session: Session, namespace_id: int, ids: Ints, at: datetime) -> NDArray[np.bool_]:
+    """Which of the memories exist and are valid at a time."""
+    rows = await session.rows("memory_valid", namespace_id=namespace_id, ids=ids.tolist(), at=at)
     return np.isin(ids, np.array([row[0] for row in rows], np.int64))
+
+
+async def importance_scale(session: Session, namespace_id: int, *, past: bool) -> ImportanceScale:
+    """The scale of a namespace's importances: its ends exactly, what lies between by at most 512 of its memories.
+
+    The same of the same memories. `past`: the session sees an earlier moment; all memories are read then.
+    """
+    name = "importance_sample_then" if past else "importance_sample"
+    low, high, sample = await session.one(name, namespace_id=namespace_id)
+    if low is None:
+        return ImportanceScale()
+    return distribution(np.array(sample, np.float64)).scale(np.array([low, high]))
 
 
 async def coordinates(session: Session, namespace_id: int, ids: Ints) -> dict[int, Coordinate]:

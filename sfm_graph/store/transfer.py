@@ -1,6 +1,7 @@
 """Pages of whole namespaces, for export."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sfm_graph.domain.identity import Coordinate
 from sfm_graph.domain.link import Link
@@ -20,21 +21,32 @@ class LinkEnd:
     coordinate: Coordinate
 
 
-async def memories_page(session: ReadSession, namespace_id: int, namespace: str, after: int) -> list[Memory]:
-    """Memories with id > `after`, by id: up to 500 or about 4 MB; empty only when none follow."""
+async def memories_page(
+    session: ReadSession, namespace_id: int, namespace: str, after: int, valid: datetime | None = None
+) -> list[Memory]:
+    """Memories with id > `after`, by id: up to 500 or about 4 MB; empty only when none follow. All, or those
+    that were `valid` at a time."""
     rows = await session.rows(
-        "memory_export", namespace_id=namespace_id, after=after, limit=PAGE_ROWS, max_bytes=PAGE_BYTES
+        "memory_export", namespace_id=namespace_id, after=after, limit=PAGE_ROWS, max_bytes=PAGE_BYTES, valid=valid
     )
     return [memory_from_row(namespace, row) for row in rows]
 
 
 async def links_page(
-    session: ReadSession, namespace_id: int, namespace: str, after: int
+    session: ReadSession,
+    namespace_id: int,
+    namespace: str,
+    after: int,
+    valid: datetime | None = None,
+    *,
+    made: bool = False,
 ) -> list[tuple[LinkEnd, LinkEnd, Link]]:
-    """Links of callers with id > `after` and their source and target, by id; pages as of memories."""
+    """Links of callers with id > `after` and their source and target, by id; pages as of memories. `made`: those of
+    linkers too. `valid`: those that were valid at a time, between memories that were."""
     rows = await session.rows(
-        "link_export", namespace_id=namespace_id, after=after, limit=PAGE_ROWS, max_bytes=PAGE_BYTES
-    )
+        "link_export",
+        namespace_id=namespace_id, after=after, limit=PAGE_ROWS, max_bytes=PAGE_BYTES, valid=valid, made=made,
+    )  # fmt: skip
     return [
         (
             LinkEnd(source_key, tuple(source_place)),

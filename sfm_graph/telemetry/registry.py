@@ -25,6 +25,11 @@ def counter(name: str, text: str, label: str, values: Iterable[str]) -> "Bounded
     return Bounded(Counter(name, text, (label,), registry=PROCESS), tuple(values))
 
 
+def pair_counter(name: str, text: str, labels: tuple[str, str]) -> Counter:
+    """A counter of the process with two labels; whoever counts bounds their values."""
+    return Counter(name, text, labels, registry=PROCESS)
+
+
 def plain_counter(name: str, text: str) -> Counter:
     """A counter of the process."""
     return Counter(name, text, registry=PROCESS)

@@ -19,7 +19,7 @@ STAGES: Final = (
     "recall.fetch",
     "walk.load", "walk.search", "walk.fetch",
     "write.prepare", "write.transaction",
-    "hot.load", "hot.delta",
+    "hot.load", "hot.delta", "hot.past",
     "pool.wait",
     "relay.publish", "subscriber.deliver",
 )  # fmt: skip

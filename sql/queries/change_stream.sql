@@ -36,8 +36,9 @@ where f.name like 'relay:%%'
 update changes set xid = '3' where xid::text::bigint > pg_current_xact_id()::text::bigint;
 
 -- name: change_log_prune
--- From now on no reader that has not seen these transactions is served.
-update change_log set pruned_xid = greatest(pruned_xid, %(xid)s::text::xid8), pruned_at = now();
+-- From now on no reader that has not seen these transactions is served, nor one who asks what was known before.
+update change_log set pruned_xid = greatest(pruned_xid, %(xid)s::text::xid8), pruned_at = now(),
+    known_from = greatest(known_from, %(known_from)s::timestamptz);
 
 -- name: change_partitions_add
 select add_change_partitions(make_interval(days => %(days)s), now() + make_interval(days => %(ahead)s));
@@ -49,8 +50,38 @@ from pg_inherits i join pg_class c on c.oid = i.inhrelid
 where i.inhparent = 'changes'::regclass order by until;
 
 -- name: change_partition_last
--- The latest transaction with a change from before a moment.
-select max(c.xid::text::bigint) from changes c where c.at < %(until)s;
+-- The latest transaction with a change from before a moment; and the last stamp of such a transaction, null for none.
+select max(c.xid::text::bigint), max(k.at) from changes c left join commits k on k.tx = c.tx where c.at < %(until)s;
+
+-- name: change_partition_first
+-- From when on there are partitions; null where the first one has no beginning.
+select min((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(.*?)''\)'))[1]::timestamptz)
+from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'changes'::regclass
+having bool_and(pg_get_expr(c.relpartbound, c.oid) not like '%%MINVALUE%%');
+
+-- name: change_log_known_from
+-- From when on it is told what was known.
+select l.known_from from change_log l;
+
+-- name: past_words_prune
+-- Some of the words that no moment that is told can need.
+delete from past_words p where p.ctid = any (array(
+    select w.ctid from commits k join past_words w on w.gone = k.tx where k.at <= %(until)s limit %(limit)s));
+
+-- name: past_names_prune
+-- As above of names.
+delete from past_names p where p.ctid = any (array(
+    select n.ctid from commits k join past_names n on n.gone = k.tx where k.at <= %(until)s limit %(limit)s));
+
+-- name: past_embeddings_prune
+-- As above of vectors.
+delete from past_embeddings p where p.ctid = any (array(
+    select e.ctid from commits k join past_embeddings e on e.gone = k.tx where k.at <= %(until)s limit %(limit)s));
+
+-- name: commits_prune
+-- Some of the stamps from before a moment; the first ones, so that those of earlier ones are never left.
+delete from commits c where c.tx = any (array(
+    select k.tx from commits k where k.at < %(until)s order by k.at limit %(limit)s));
 
 -- name: changes_any_everywhere
 -- Whether anything became visible since a snapshot in namespaces of a shard, and the snapshot that says so.

@@ -1,24 +1,32 @@
 -- name: link_lock
--- The stored links that a batch of writes may meet, locked in id order.
+-- The stored links that a batch of writes may meet, locked in id order; of functional types those that are open.
 select {link_columns} from links l
 where l.namespace_id = %(namespace_id)s and l.id in (
     select unnest(%(ids)b::bigint[])
     union select e.id from unnest(%(sources)b::bigint[], %(types)b::text[], %(targets)b::bigint[],
                                   %(valid_froms)b::timestamptz[]) as g (source, type, target, valid_from)
     join links e on e.namespace_id = %(namespace_id)s and e.source_id = g.source and e.type = g.type
-         and e.target_id = g.target and e.valid_from = coalesce(g.valid_from, '-infinity'))
+         and e.target_id = g.target and e.valid_from = coalesce(g.valid_from, '-infinity')
+    union select o.id from unnest(%(open_sources)b::bigint[], %(open_types)b::text[]) as f (source, type)
+    join links o on o.namespace_id = %(namespace_id)s and o.source_id = f.source and o.type = f.type
+         and o.valid_to = 'infinity' and o.maker is null)
 order by l.id for update;
 
 -- name: link_insert
--- New links and their change rows.
+-- New links, or such as come back by their ids, and their change rows.
 with stored as (
-    insert into links as l (namespace_id, source_id, target_id, type, weight, properties, valid_from, valid_to)
-    select %(namespace_id)s, g.source, g.target, g.type, g.weight, g.properties::jsonb,
-           coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity')
-    from unnest(%(source)b::bigint[], %(target)b::bigint[], %(type)b::text[], %(weight)b::double precision[],
-                %(properties)b::text[], %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[])
-         with ordinality as g (source, target, type, weight, properties, valid_from, valid_to, place)
-    order by g.place
+    insert into links as l (namespace_id, id, source_id, target_id, type, weight, properties, version, created_at,
+                            valid_from, valid_to, agent)
+    select %(namespace_id)s, coalesce(g.id, nextval('link_ids')), g.source, g.target, g.type, g.weight,
+           g.properties::jsonb, coalesce(g.version, 1), coalesce(g.created_at, now()),
+           coalesce(g.valid_from, '-infinity'), coalesce(g.valid_to, 'infinity'), g.agent
+    from (select * from unnest(%(source)b::bigint[], %(target)b::bigint[], %(type)b::text[],
+                               %(weight)b::double precision[], %(properties)b::text[],
+                               %(valid_from)b::timestamptz[], %(valid_to)b::timestamptz[], %(agent)b::text[],
+                               %(id)b::bigint[], %(version)b::integer[], %(created_at)b::timestamptz[])
+          with ordinality as u (source, target, type, weight, properties, valid_from, valid_to, agent, id, version,
+                                created_at, place)
+          order by u.place) g
     returning l
 ), logged as (
     insert into changes (namespace_id, entity, entity_id, operation, after)
@@ -30,10 +38,12 @@ select {link_columns} from stored s, lateral (select (s.l).*) l;
 -- Replace weight, properties and end of validity of locked links, and log before and after: they are now a caller's.
 with given as (
     select * from unnest(%(id)b::bigint[], %(weight)b::double precision[], %(properties)b::text[],
-                         %(valid_to)b::timestamptz[]) as g (id, weight, properties, valid_to)
+                         %(valid_to)b::timestamptz[], %(agent)b::text[])
+         as g (id, weight, properties, valid_to, agent)
 ), stored as (
     update links l set weight = g.weight, properties = g.properties::jsonb,
-        valid_to = coalesce(g.valid_to, 'infinity'), maker = null, version = l.version + 1, updated_at = now()
+        valid_to = coalesce(g.valid_to, 'infinity'), maker = null, agent = g.agent,
+        version = l.version + 1, updated_at = now()
     from given g join links prior on prior.namespace_id = %(namespace_id)s and prior.id = g.id
     where l.namespace_id = %(namespace_id)s and l.id = g.id
     returning l, link_state(prior) as before
@@ -96,11 +106,18 @@ where e.namespace_id = %(namespace_id)s and e.target_id = any(%(frontier)s::bigi
 order by 2 limit %(limit)s;
 
 -- name: link_export
--- A keyset page by id of callers' links with the names of both ends, cut where its properties exceed a budget of bytes.
+-- A keyset page by id of callers' links, or of those `made` by linkers as well, with the names of both ends, cut where
+-- its properties exceed a budget of bytes. With a time only those `valid` at it between memories that are.
 select s.key, s.coordinate, t.key, t.coordinate, {link_columns} from (
     select l.*, sum(pg_column_size(l.properties)) over (order by l.id)
                 - pg_column_size(l.properties) as bytes_before
-    from (select * from links p where p.namespace_id = %(namespace_id)s and p.id > %(after)s and p.maker is null
+    from (select * from links p where p.namespace_id = %(namespace_id)s and p.id > %(after)s
+            and (%(made)s::boolean or p.maker is null)
+            and (%(valid)s::timestamptz is null
+                 or p.valid_from <= %(valid)s::timestamptz and p.valid_to > %(valid)s::timestamptz
+                 and not exists (select from memories e where e.namespace_id = %(namespace_id)s
+                                 and e.id in (p.source_id, p.target_id)
+                                 and (e.valid_from > %(valid)s::timestamptz or e.valid_to <= %(valid)s::timestamptz)))
           order by p.id limit %(limit)s) l
 ) l
 join memories s on s.namespace_id = %(namespace_id)s and s.id = l.source_id

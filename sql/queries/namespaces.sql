@@ -51,6 +51,22 @@ select id from models where name = %(name)s and revision = %(revision)s and dime
 -- Take the namespace away from writers before it is deleted.
 select id from namespaces where name = %(name)s for update;
 
+-- name: namespace_delete_begin
+-- From here until `namespace_delete_end` nothing that is deleted is kept as past: the transaction hides its number.
+select current_setting('sfm.tx', true), set_config('sfm.tx', '', true);
+
+-- name: namespace_delete_end
+select set_config('sfm.tx', %(tx)s, true);
+
+-- name: namespace_delete_past_words
+delete from past_words where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_past_names
+delete from past_names where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_past_embeddings
+delete from past_embeddings where namespace_id = %(namespace_id)s;
+
 -- name: namespace_delete_links
 delete from links where namespace_id = %(namespace_id)s;
 
@@ -62,6 +78,24 @@ delete from words where namespace_id = %(namespace_id)s;
 
 -- name: namespace_delete_names
 delete from names where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_accesses
+delete from accesses where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_copied_memories
+delete from copied_memories where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_copied_links
+delete from copied_links where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_copies
+delete from copies where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_import_batches
+delete from import_batches where namespace_id = %(namespace_id)s;
+
+-- name: namespace_delete_imported_versions
+delete from imported_versions where namespace_id = %(namespace_id)s;
 
 -- name: namespace_delete_memories
 delete from memories where namespace_id = %(namespace_id)s;
@@ -88,6 +122,12 @@ delete from namespaces where id = %(namespace_id)s;
 -- Memories by kind.
 select kind, count(*) from memories where namespace_id = %(namespace_id)s group by kind order by kind;
 
+-- name: memory_counts_valid
+-- The same of the memories that are valid at a time.
+select kind, count(*) from memories
+where namespace_id = %(namespace_id)s and valid_from <= %(at)s::timestamptz and valid_to > %(at)s::timestamptz
+group by kind order by kind;
+
 -- name: vector_counts
 -- Vectors of the namespace's model, and those that an HNSW index covers.
 select count(*), count(*) filter (where exists (
@@ -99,4 +139,10 @@ from embeddings e where e.namespace_id = %(namespace_id)s and e.model_id = %(mod
 -- name: link_counts
 -- Links by type, the most frequent first.
 select type, count(*) from links where namespace_id = %(namespace_id)s
+group by type order by count(*) desc, type limit 1000;
+
+-- name: link_counts_valid
+-- The same of the links that are valid at a time.
+select type, count(*) from links
+where namespace_id = %(namespace_id)s and valid_from <= %(at)s::timestamptz and valid_to > %(at)s::timestamptz
 group by type order by count(*) desc, type limit 1000;

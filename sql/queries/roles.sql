@@ -23,7 +23,7 @@ from pg_database d where d.datname = current_database() and pg_has_role(d.datdba
 -- Statements that give this schema's tables, partitions, sequences and functions to a role, of those that it has not.
 select format('alter table %%s owner to %%I', c.oid::regclass, %(owner)s::text) from pg_class c
 where c.relnamespace = %(schema)s::text::regnamespace and pg_get_userbyid(c.relowner) <> %(owner)s
-  and ((c.relkind in ('r', 'p') and c.relname = any(%(tables)s::text[]))
+  and ((c.relkind in ('r', 'p', 'v') and c.relname = any(%(tables)s::text[]))
     or (c.relkind = 'S' and c.relname = any(%(sequences)s::text[]))
     or c.oid in (select i.inhrelid from pg_inherits i where i.inhparent = to_regclass('changes')))
 union all
@@ -36,7 +36,7 @@ where p.pronamespace = %(schema)s::text::regnamespace and p.proname = any(%(func
 -- everybody may do with its functions. Rights to a whole table have no column.
 select c.relname::text, case c.relkind when 'S' then 'sequence' else 'table' end, '', lower(a.privilege_type)
 from pg_class c cross join lateral aclexplode(c.relacl) a
-where c.relnamespace = %(schema)s::text::regnamespace and c.relkind in ('r', 'p', 'S')
+where c.relnamespace = %(schema)s::text::regnamespace and c.relkind in ('r', 'p', 'S', 'v')
   and a.grantee = %(role)s::text::regrole
 union all
 select c.relname, 'table', t.attname, lower(a.privilege_type)

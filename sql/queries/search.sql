@@ -14,7 +14,7 @@ with matched as materialized (
       and w.memory_id not in (
           select v.id from memories v where v.namespace_id = %(namespace_id)s
               and (v.valid_from > '-infinity' or v.valid_to < 'infinity')
-              and (v.valid_from > now() or v.valid_to <= now()))
+              and (v.valid_from > %(at)s::timestamptz or v.valid_to <= %(at)s::timestamptz))
 ), whole as materialized (
     select count(*)::float8 as total, greatest(avg(w.length), 1)::float8 as average from words w
     where w.namespace_id = %(namespace_id)s

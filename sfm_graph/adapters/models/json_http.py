@@ -80,18 +80,18 @@ class JsonEndpoint:
         except TimeoutError:
             if seconds < self._timeout_seconds:
                 raise out_of_time() from None
-            raise self.failure(f"did not answer within {self._timeout_seconds:g} s") from None
+            raise self.failure(f"did not answer within {self._timeout_seconds:g} s", "slow") from None
         try:
             if len(answer) <= _INLINE_BYTES:
                 return orjson.loads(answer)
             return await asyncio.to_thread(orjson.loads, answer)
         except ValueError:
-            raise self.failure("answered with something that is not JSON") from None
+            raise self.failure("answered with something that is not JSON", "wrong_answer") from None
 
-    def failure(self, why: str) -> Unavailable:
-        """The endpoint's error, which says where."""
+    def failure(self, why: str, state: str = "away") -> Unavailable:
+        """The endpoint's error, which says where. `state`: away, slow, wrong_answer or too_large, as a detail."""
         where = self._url.copy_with(userinfo=b"", query=None, fragment=None)
-        return self._error(f"{where} {why}")
+        return self._error(f"{where} {why}", state=state)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -127,14 +127,14 @@ class JsonEndpoint:
         except httpx.TransportError as exc:
             raise _Failed(f"cannot be reached: {type(exc).__name__}") from None
         except httpx.HTTPError as exc:
-            raise self.failure(f"answered wrongly: {type(exc).__name__}") from None
+            raise self.failure(f"answered wrongly: {type(exc).__name__}", "wrong_answer") from None
 
     async def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > self._max_answer_bytes:
-                raise self.failure(f"answered with more than {self._max_answer_bytes} bytes")
+                raise self.failure(f"answered with more than {self._max_answer_bytes} bytes", "too_large")
         return bytes(body)
 
 

@@ -1,32 +1,18 @@
 """Changes as GraphQL objects."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Self
 
 import strawberry
 from strawberry.scalars import JSON
 
-from sfm_graph.api.gql.scalars import resolver
+from sfm_graph.api.gql.scalars import StreamedOperation, resolver
 from sfm_graph.api.gql.types import Link, Memory
 from sfm_graph.domain import change
 from sfm_graph.domain.identity import Entity
 from sfm_graph.services.changes.pages import StreamedChange
 
 strawberry.enum(Entity, description="What a change is about. The one change of a NAMESPACE is its end.")
-
-
-@strawberry.enum(
-    name="Operation",
-    description="What was done. FORGET takes it out of every answer, ERASE purges its states from the log as well.",
-)
-class StreamedOperation(StrEnum):
-    """The operations that reach subscribers."""
-
-    CREATE = change.Operation.CREATE.value
-    UPDATE = change.Operation.UPDATE.value
-    FORGET = change.Operation.FORGET.value
-    ERASE = change.Operation.ERASE.value
 
 
 @strawberry.type(description="What a committed transaction did to a memory, a link or the namespace.")

@@ -9,6 +9,7 @@ from sfm_graph.api.gql import types
 from sfm_graph.api.gql.context import Context
 from sfm_graph.api.gql.page_info import PageInfo
 from sfm_graph.domain import recall
+from sfm_graph.domain.as_of import AsOf
 from sfm_graph.domain.identity import Entity, MemoryId, encode_global_id
 from sfm_graph.domain.link import Link as DomainLink
 from sfm_graph.domain.memory import Memory as DomainMemory
@@ -42,11 +43,11 @@ class MemoryConnection:
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
 
     @classmethod
-    async def of(cls, context: Context, found: Page[DomainMemory], after: str | None) -> Self:
+    async def of(cls, context: Context, as_of: AsOf, found: Page[DomainMemory], after: str | None) -> Self:
         """The connection of a page."""
         await context.spend(len(found.items))
         edges = [
-            MemoryEdge(node=types.Memory.from_domain(one), cursor=cursor)
+            MemoryEdge(node=types.Memory.from_domain(one, as_of), cursor=cursor)
             for one, cursor in zip(found.items, found.cursors, strict=True)
         ]
         return cls(edges=edges, page_info=PageInfo.of(found, after))
@@ -68,11 +69,11 @@ class LinkConnection:
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
 
     @classmethod
-    async def of(cls, context: Context, found: Page[DomainLink], after: str | None) -> Self:
+    async def of(cls, context: Context, as_of: AsOf, found: Page[DomainLink], after: str | None) -> Self:
         """The connection of a page."""
         await context.spend(len(found.items))
         edges = [
-            LinkEdge(node=types.Link.from_domain(one), cursor=cursor)
+            LinkEdge(node=types.Link.from_domain(one, as_of), cursor=cursor)
             for one, cursor in zip(found.items, found.cursors, strict=True)
         ]
         return cls(edges=edges, page_info=PageInfo.of(found, after))
@@ -86,7 +87,7 @@ class LegScore:
     rank: int | None = strawberry.field(description="Its place among what a leg found, from 1; null: not found.")
     raw_score: float = strawberry.field(description="The part's own measure: cosine, BM25, 1 for a said name.")
     weight: float = strawberry.field(description="The part's share of the score; of GRAPH the share of the way up.")
-    contribution: float = strawberry.field(description="What it adds to the score.")
+    contribution: float = strawberry.field(description="What it adds to the score; of SUPERSEDED, negative.")
 
 
 @strawberry.type(description="How score came to a hit from a better one.")
@@ -120,6 +121,9 @@ class RecallEdge:
     explanation: Explanation | None = strawberry.field(description="Why; null when `explain` was false.")
     duplicates: list[strawberry.ID] = strawberry.field(description="Near-duplicates that `fold` folded into it.")
     expanded: bool = strawberry.field(description="Whether it came along with a hit, by `expand`.")
+    superseded_by: strawberry.ID | None = strawberry.field(
+        description="The memory that supersedes it, by a link `supersedes`, where that has cost it score."
+    )
 
 
 @strawberry.type(description="The best hits of a recall. A ranking has no next page: ask for more with `first`.")
@@ -137,17 +141,18 @@ class RecallConnection:
     reranked: bool = strawberry.field(description="Whether a reranker took part and answered in time.")
 
     @classmethod
-    async def of(cls, context: Context, found: recall.Recall, *, explain: bool) -> Self:
+    async def of(cls, context: Context, as_of: AsOf, found: recall.Recall, *, explain: bool) -> Self:
         """The connection of hits, best first."""
         await context.spend(len(found.hits))
-        explanations = await asyncio.gather(*(_explanation(context, hit) for hit in found.hits if explain))
+        explanations = await asyncio.gather(*(_explanation(context, as_of, hit) for hit in found.hits if explain))
         edges = [
             RecallEdge(
-                node=types.Memory.from_domain(hit.memory),
+                node=types.Memory.from_domain(hit.memory, as_of),
                 score=hit.score,
                 explanation=explanations[place] if explain else None,
                 duplicates=[_global_id(hit, one) for one in hit.duplicates],
                 expanded=hit.expanded,
+                superseded_by=None if hit.superseded_by is None else _global_id(hit, hit.superseded_by),
             )
             for place, hit in enumerate(found.hits)
         ]
@@ -160,21 +165,22 @@ def _global_id(hit: recall.Hit, memory_id: MemoryId) -> strawberry.ID:
     return strawberry.ID(encode_global_id(Entity.MEMORY, hit.memory.namespace, memory_id))
 
 
-async def _explanation(context: Context, hit: recall.Hit) -> Explanation:
+async def _explanation(context: Context, as_of: AsOf, hit: recall.Hit) -> Explanation:
     legs = [
         LegScore(
             leg=one.leg, rank=one.rank, raw_score=one.raw_score, weight=one.weight, contribution=one.contribution
         )
         for one in hit.legs
     ]
-    return Explanation(legs=legs, path=await _path(context, hit, hit.carrier) if hit.carrier else None)
+    return Explanation(legs=legs, path=await _path(context, as_of, hit, hit.carrier) if hit.carrier else None)
 
 
-async def _path(context: Context, hit: recall.Hit, carrier: recall.Carrier) -> RecallPath:
-    link = None if carrier.link is None else await context.links.load((hit.memory.namespace, carrier.link))
+async def _path(context: Context, as_of: AsOf, hit: recall.Hit, carrier: recall.Carrier) -> RecallPath:
+    loaders = context.loaders(as_of)
+    link = None if carrier.link is None else await loaders.links.load((hit.memory.namespace, carrier.link))
     return RecallPath(
-        nodes=[types.Memory.from_domain(carrier.seed), types.Memory.from_domain(hit.memory)],
-        links=[types.Link.from_domain(link)] if link else [],
+        nodes=[types.Memory.from_domain(carrier.seed, as_of), types.Memory.from_domain(hit.memory, as_of)],
+        links=[types.Link.from_domain(link, as_of)] if link else [],
         name=carrier.name,
         share=carrier.share,
     )

@@ -65,12 +65,16 @@ class RecallWeights:
     name: float | None = optional("Added where the query says a memory's title or alias. Default 0.5.")
     author: float | None = optional("Added where the query says a memory's author. Default 0.1.")
     date: float | None = optional("Added where the query says a memory's date. Default 0.2.")
-    importance: float | None = optional("Added times importance / (1 + importance). Default 0.05.")
+    importance: float | None = optional("Added times importance on the namespace's scale. Default 0.05.")
+    product: float | None = optional("Added times max(0, cosine) x importance on that scale. Default 0.")
     recency: float | None = optional("Added times 2 ^ (-age / 30 days). Default 0.")
     near: float | None = optional("Added times nearness to `near`. Default 0.3.")
     link: float | None = optional("How far links of the best hits pull their targets up. Default 1.")
-    link_types: JSON | None = optional('Factors by link type, such as {"works_at": 0.5}. Default 1; next, similar 0.')
+    link_types: JSON | None = optional(
+        'Factors by link type, such as {"works_at": 0.5}. Default 1; next, similar, supersedes 0.'
+    )
     shared_name: float | None = optional("How far names shared with the best hits pull, to 1. Default 0.5.")
+    superseded: float | None = optional("The share of its score that a superseded memory loses, to 1. Default 0.5.")
 
     def given(self) -> dict[str, Any]:
         """What was given, by domain names."""

@@ -26,6 +26,7 @@ class LinkInput(Mutating):
     properties: JSON | None = optional("The caller's own data, an object.")
     valid_from: datetime | None = optional("When it becomes valid.")
     valid_to: datetime | None = optional("When it stops being valid.")
+    agent: str | None = optional("Which agent writes it, 1 to 200 characters.")
     expected_version: int | None = optional("The stored version that is replaced; another one is a conflict.")
 
     def link(self) -> LinkRequest:
@@ -53,6 +54,7 @@ class UpdateLinkInput(Repeatable):
     weight: float | None = optional("Its cost, from 0: nearer is smaller.")
     properties: JSON | None = optional("The caller's own data, an object, as a whole.")
     valid_to: datetime | None = optional("When it stops being valid.")
+    agent: str | None = optional("Which agent writes it, 1 to 200 characters.")
     expected_version: int | None = optional("The stored version that is changed; another one is a conflict.")
 
     def patch(self) -> tuple[str, LinkPatch]:

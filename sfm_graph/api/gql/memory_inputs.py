@@ -27,6 +27,8 @@ class RememberInput(Mutating):
     importance: float | None = optional("How much it matters, from 0. By default the payload's `importance`, or 1.")
     valid_from: datetime | None = optional("When it becomes valid.")
     valid_to: datetime | None = optional("When it stops being valid.")
+    expires_at: datetime | None = optional("When it is forgotten by itself.")
+    agent: str | None = optional("Which agent writes it, 1 to 200 characters.")
     embedding: Vector | None = optional("A vector of the namespace's model, instead of the computed one.")
 
 
@@ -50,7 +52,9 @@ class RememberManyInput(Mutating):
         return [snake_case(one) for one in self.items]
 
 
-@strawberry.input(description="The fields of a memory to replace. Null clears title, validFrom and validTo.")
+@strawberry.input(
+    description="The fields of a memory to replace. Null clears title, validFrom, validTo and expiresAt."
+)
 class UpdateMemoryInput(Mutating):
     """A partial update."""
 
@@ -62,6 +66,8 @@ class UpdateMemoryInput(Mutating):
     importance: float | None = optional("How much it matters, from 0.")
     valid_from: datetime | None = optional("When it becomes valid.")
     valid_to: datetime | None = optional("When it stops being valid.")
+    expires_at: datetime | None = optional("When it is forgotten by itself.")
+    agent: str | None = optional("Which agent writes it, 1 to 200 characters.")
     embedding: Vector | None = optional("A vector of the namespace's model, instead of the computed one.")
     expected_version: int | None = optional("The stored version that is changed; another one is a conflict.")
 

@@ -4,8 +4,22 @@ from typing import Annotated
 
 import strawberry
 
-from sfm_graph.api.gql import access, payloads
+from sfm_graph.api.gql import access, copies, fading, history, payloads
+from sfm_graph.api.gql.consolidation import (
+    ConsolidateInput,
+    ConsolidatePayload,
+    MergeMemoriesInput,
+    MergeMemoriesPayload,
+)
 from sfm_graph.api.gql.context import GraphInfo
+from sfm_graph.api.gql.foresight import (
+    PredictNextInput,
+    PredictNextPayload,
+    ReflectInput,
+    ReflectPayload,
+    ReportOutcomeInput,
+    ReportOutcomePayload,
+)
 from sfm_graph.api.gql.link_inputs import LinkInput, LinkManyInput, UnlinkInput, UpdateLinkInput
 from sfm_graph.api.gql.memory_inputs import (
     EraseInput,
@@ -93,6 +107,46 @@ class Mutation:
             rows = await services.memory_writes.erase_many(scope, refs, expected_version=version, key=key)
         return payloads.ErasePayload.of(scope, rows)
 
+    @resolver("Hold a memory: until it is released nothing forgets or erases it.")
+    async def hold_memory(
+        self, info: GraphInfo, input: Annotated[fading.HoldMemoryInput, _INPUT]
+    ) -> fading.HoldMemoryPayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            memory = await services.holds.hold(scope, input.ref.within(scope), key=key)
+        return fading.HoldMemoryPayload(memory=Memory.from_domain(memory))
+
+    @resolver("Let go of a memory that is held.")
+    async def release_memory(
+        self, info: GraphInfo, input: Annotated[fading.ReleaseMemoryInput, _INPUT]
+    ) -> fading.ReleaseMemoryPayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            memory = await services.holds.release(scope, input.ref.within(scope), key=key)
+        return fading.ReleaseMemoryPayload(memory=Memory.from_domain(memory))
+
+    @resolver("Do now what is due of a namespace's memories: summarise, forget, erase; or say what would be done.")
+    async def decay(self, info: GraphInfo, input: Annotated[fading.DecayInput, _INPUT]) -> fading.DecayPayload:
+        async with info.context.writing() as services:
+            done = await services.fading.decay(input.scope(), dry_run=input.dry_run, limit=input.limit)
+        return fading.DecayPayload.from_domain(done)
+
+    @resolver("Make semantic memories of episodes that belong together, each in its transaction; or say which.")
+    async def consolidate(self, info: GraphInfo, input: Annotated[ConsolidateInput, _INPUT]) -> ConsolidatePayload:
+        async with info.context.writing() as services:
+            report = await services.consolidation.run(input.scope(), dry_run=input.dry_run)
+        await info.context.spend(len(report.groups))
+        return ConsolidatePayload.from_domain(input.scope(), report, dry_run=input.dry_run)
+
+    @resolver("Merge memories into another one, with their links; they are forgotten.")
+    async def merge_memories(
+        self, info: GraphInfo, input: Annotated[MergeMemoriesInput, _INPUT]
+    ) -> MergeMemoriesPayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            done = await services.merging.merge(scope, input.into.within(scope), input.others(), key=key)
+        return MergeMemoriesPayload.from_domain(done)
+
     @resolver("Link two memories that exist; the same link again is updated.")
     async def link(self, info: GraphInfo, input: Annotated[LinkInput, _INPUT]) -> payloads.LinkPayload:
         async with info.context.writing() as services:
@@ -126,6 +180,73 @@ class Mutation:
             else:
                 rows = await services.links.unlink_many(scope, [which], key=key)
         return payloads.UnlinkPayload.of(scope, rows)
+
+    @resolver("Copy memories of another namespace, with the links among them; the right to read it is needed, too.")
+    async def copy_memories(
+        self, info: GraphInfo, input: Annotated[copies.CopyMemoriesInput, _INPUT]
+    ) -> copies.CopyMemoriesPayload:
+        async with info.context.writing() as services:
+            made = await services.copies.copy(input.scope(), input.source, input.given(), follow=input.follow)
+        return copies.CopyMemoriesPayload(copy=copies.Copy.from_domain(made))
+
+    @resolver("End a copy: it is kept in step no longer.")
+    async def revoke_copy(
+        self, info: GraphInfo, input: Annotated[copies.RevokeCopyInput, _INPUT]
+    ) -> copies.RevokeCopyPayload:
+        async with info.context.writing() as services:
+            ended = await services.copies.revoke(input.scope(), input.number(), forget=input.forget)
+        return copies.RevokeCopyPayload(copy=copies.Copy.from_domain(ended))
+
+    @resolver("Bring a memory back to a version; a forgotten one under its id, with its links.")
+    async def restore(
+        self, info: GraphInfo, input: Annotated[history.RestoreInput, _INPUT]
+    ) -> history.RestorePayload:
+        async with info.context.writing() as services:
+            scope = input.scope()
+            restored = await services.restoring.restore(
+                scope, input.ref.within(scope), version=input.wanted(), links=input.links,
+                expected_version=input.expected(), key=input.once(info.context.principal),
+            )  # fmt: skip
+        return await history.RestorePayload.of(info.context, restored)
+
+    @resolver("Bring a link back to a version; a forgotten one under its id.")
+    async def restore_link(
+        self, info: GraphInfo, input: Annotated[history.RestoreLinkInput, _INPUT]
+    ) -> history.RestoreLinkPayload:
+        async with info.context.writing() as services:
+            restored = await services.restoring.restore_link(
+                *input.where(), version=input.wanted(), expected_version=input.expected(),
+                key=input.once(info.context.principal),
+            )  # fmt: skip
+        return history.RestoreLinkPayload.from_domain(restored)
+
+    @resolver("Predict what comes next, and store each prediction with its evidence.")
+    async def predict_next(self, info: GraphInfo, input: Annotated[PredictNextInput, _INPUT]) -> PredictNextPayload:
+        async with info.context.writing() as services:
+            key, scope = input.once(info.context.principal), input.scope()
+            found = await services.foresights.predict(
+                scope, context=input.context, around=input.memory(), first=input.first, agent=input.agent, key=key
+            )
+        return PredictNextPayload.from_domain(found)
+
+    @resolver("Store what became of a prediction, with its error.")
+    async def report_outcome(
+        self, info: GraphInfo, input: Annotated[ReportOutcomeInput, _INPUT]
+    ) -> ReportOutcomePayload:
+        async with info.context.writing() as services:
+            scope = input.scope()
+            done = await services.outcomes.report(
+                scope, input.prediction.within(scope), input.outcome, correct=input.correct, value=input.value,
+                agent=input.agent, key=input.idempotency_key,
+            )  # fmt: skip
+        return ReportOutcomePayload.from_domain(done)
+
+    @resolver("Look back for what errs, surprises, is stale or contradicts; store what is found, once each.")
+    async def reflect(self, info: GraphInfo, input: Annotated[ReflectInput, _INPUT]) -> ReflectPayload:
+        async with info.context.writing() as services:
+            scope = validate.namespace(input.namespace)
+            found = await services.reflections.reflect(scope, since=input.since, dry_run=input.dry_run)
+        return ReflectPayload.from_domain(scope, found)
 
     @resolver("Make a namespace, or replace the settings of one.")
     async def create_namespace(

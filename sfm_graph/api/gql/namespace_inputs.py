@@ -1,12 +1,13 @@
 """The inputs of mutations of namespaces."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import strawberry
 from strawberry.scalars import JSON
 
 from sfm_graph.api.gql.inputs import needed, optional
+from sfm_graph.domain.namespace import NamespaceSettings
 
 
 @strawberry.input(description="An embedding model, so that vectors of different models are never mixed.")
@@ -35,11 +36,29 @@ class CreateNamespaceInput:
         'The payload fields that cues are read from, such as {"author": ["speaker"], "sequence": ["chat_id"]}.', None
     )
     linkers: JSON | None = optional('Linkers switched on or off, such as {"similarity": true}.', None)
+    fading: JSON | None = optional(
+        'How memories fade, such as {"half_life_days": {"episodic": 30}, "threshold": 0.25}; false: they do not.',
+        None,
+    )
+    max_memories: int | None = optional("How many memories are kept; 0: any number.", None)
+    extraction: bool | None = optional("Whether the predictor reads what is stored for entities and relations.", None)
+    functional_types: list[str] | None = optional(
+        "Link types of which one link at most is open from a memory: one that opens closes the others. At most 50.",
+        None,
+    )
+    consolidation: JSON | None = optional(
+        'How episodes become semantic memories, such as {"min_size": 3, "max_gap_hours": 6}; false: they do not.',
+        None,
+    )
+    content_policy: JSON | None = optional(
+        'What may be stored, such as {"max_content_bytes": 10000, "patterns": {"email": "redact"}}; {}: anything.',
+        None,
+    )
     model: EmbeddingModelInput | None = optional("The model of its vectors; by default the first vector's.", None)
 
     def settings(self) -> dict[str, Any] | None:
         """The settings' JSON form; None when not given."""
-        given = {name: getattr(self, name) for name in ("payload_paths", "language", "cues", "linkers")}
+        given = {one.name: getattr(self, one.name) for one in fields(NamespaceSettings)}
         given = {name: value for name, value in given.items() if value is not None}
         return given or None
 

@@ -10,6 +10,7 @@ from sfm_graph.api.gql.context import SEARCH_NODES, Context, GraphInfo
 from sfm_graph.api.gql.page_info import PageInfo
 from sfm_graph.api.gql.scalars import resolver
 from sfm_graph.domain import namespace, page
+from sfm_graph.domain.as_of import NOW, AsOf
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.services.namespaces import NamespaceStatistics
 
@@ -22,6 +23,18 @@ class NamespaceSettings:
     language: str = strawberry.field(description="Whose rules reduce words to stems.")
     cues: JSON = strawberry.field(description="The payload fields that cues are read from.")
     linkers: JSON = strawberry.field(description="Linkers switched on or off; the others are as by default.")
+    extraction: bool = strawberry.field(description="Whether the predictor reads what is stored for entities.")
+    functional_types: list[str] = strawberry.field(
+        description="Link types of which one link at most is open from a memory."
+    )
+    consolidation: JSON | None = strawberry.field(
+        description="How episodes become semantic memories in the background; null: they do not."
+    )
+    content_policy: JSON | None = strawberry.field(
+        description="What may be stored, and what is refused, redacted or tagged; null: anything may."
+    )
+    fading: JSON | None = strawberry.field(description="How memories fade; null: they do not.")
+    max_memories: int | None = strawberry.field(description="How many memories are kept; null: any number.")
 
 
 @strawberry.type(description="The identity of an embedding model.")
@@ -74,16 +87,18 @@ class NamespaceCounts:
 class Namespace:
     """A namespace as stored."""
 
+    as_of: strawberry.Private[AsOf]
     name: str = strawberry.field(description="Its name.")
     settings: NamespaceSettings = strawberry.field(description="What its owner declares.")
     model: EmbeddingModel | None = strawberry.field(description="The model of its vectors; null before the first.")
     created_at: datetime = strawberry.field(description="When it came to be.")
 
     @classmethod
-    def from_domain(cls, one: namespace.Namespace) -> Self:
-        """The GraphQL form of a namespace."""
+    def from_domain(cls, one: namespace.Namespace, as_of: AsOf = NOW) -> Self:
+        """The GraphQL form of a namespace; what is in it is counted as of a moment."""
         model = one.model.identity if one.model else None
         return cls(
+            as_of=as_of,
             name=one.name,
             settings=NamespaceSettings(**one.settings.as_json()),
             model=EmbeddingModel(name=model.name, revision=model.revision, dimension=model.dimension)
@@ -94,11 +109,11 @@ class Namespace:
 
     @resolver("How much is in it.")
     async def counts(self, info: GraphInfo) -> NamespaceCounts:
-        return NamespaceCounts.from_domain((await _statistics(info.context, self.name)).counts)
+        return NamespaceCounts.from_domain((await _statistics(info.context, self)).counts)
 
     @resolver("The bytes that it takes in this process's memory; 0 when it is not hot.")
     async def hot_bytes(self, info: GraphInfo) -> float:
-        return sum((await _statistics(info.context, self.name)).hot_bytes.values())
+        return sum((await _statistics(info.context, self)).hot_bytes.values())
 
 
 @strawberry.type(description="A listed namespace.")
@@ -126,6 +141,6 @@ class NamespaceConnection:
         return cls(edges=edges, page_info=PageInfo.of(found, after))
 
 
-async def _statistics(context: Context, name: str) -> NamespaceStatistics:
+async def _statistics(context: Context, one: Namespace) -> NamespaceStatistics:
     await context.spend(SEARCH_NODES)
-    return await context.statistics.load(name)
+    return await context.loaders(one.as_of).statistics.load(one.name)

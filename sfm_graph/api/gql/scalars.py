@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, NewType, TypeVar
 
 import strawberry
@@ -10,6 +11,7 @@ from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition
 
 from sfm_graph.domain import validate
+from sfm_graph.domain.change import Operation as ChangeOperation
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind, WriteOperation
 from sfm_graph.domain.page import OrderField
@@ -31,8 +33,22 @@ strawberry.enum(WriteOperation, description="What a write did. UNCHANGED: nothin
 strawberry.enum(
     Leg,
     description="A part of a score. DENSE, LEXICAL: found by vectors, by words (BM25); the same of its window in a "
-    "sequence. NAME, AUTHOR, DATE: the query says it. GRAPH: pulled up along a link or a shared name.",
+    "sequence. NAME, AUTHOR, DATE: the query says it. GRAPH: pulled up along a link or a shared name. PRODUCT: "
+    "cosine x importance. SUPERSEDED: what it lost, since a link says that another memory replaces it.",
 )
+
+
+@strawberry.enum(
+    name="Operation",
+    description="What was done. FORGET takes it out of every answer, ERASE purges its states from the log as well.",
+)
+class StreamedOperation(StrEnum):
+    """The operations that reach subscribers."""
+
+    CREATE = ChangeOperation.CREATE.value
+    UPDATE = ChangeOperation.UPDATE.value
+    FORGET = ChangeOperation.FORGET.value
+    ERASE = ChangeOperation.ERASE.value
 
 
 def _object(value: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, TypeVar
 import strawberry
 
 from sfm_graph.api.changes import followed
-from sfm_graph.api.gql.changes import Change, StreamedOperation
+from sfm_graph.api.gql.changes import Change
 from sfm_graph.api.gql.context import Context, GraphInfo
 from sfm_graph.api.gql.inputs import MemoryRef
-from sfm_graph.api.gql.scalars import NamespaceArg
+from sfm_graph.api.gql.scalars import NamespaceArg, StreamedOperation
 from sfm_graph.domain import validate
 from sfm_graph.domain.change_filter import change_filter
 from sfm_graph.domain.identity import DEFAULT_NAMESPACE, Entity

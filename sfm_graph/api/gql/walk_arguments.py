@@ -1,12 +1,15 @@
-"""The arguments that walks share, and the filter on links that they make together."""
+"""The arguments that walks share, and the filter on links that they make together; and as of when things are read."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import strawberry
+from strawberry import UNSET
 
+from sfm_graph.api.gql.inputs import optional
 from sfm_graph.api.gql.where import LinkWhere, link_where_of
+from sfm_graph.domain import as_of as domain
 from sfm_graph.domain import inputs
 from sfm_graph.domain.link import Direction
 from sfm_graph.domain.walk import PathMode, RankBy, WalkFilter
@@ -32,26 +35,43 @@ strawberry.enum(
 )
 
 
-@strawberry.input(description="The time at which something is looked at.")
+@strawberry.input(
+    description="As of when something is read: when it was true, and when it was known. What is left out is as "
+    "around the field, at the top: now. What is null is now."
+)
 class AsOf:
-    """Which state of things a walk follows."""
+    """Two times, which a field below another one has from that one."""
 
-    valid: datetime | None = strawberry.field(
-        description="The time at which links have to be valid; null: now.", default=None
+    valid: datetime | None = optional(
+        "When it was true: only what was valid then. Without it recall and walks see what is valid now, and listings "
+        "all that is known."
     )
+    known: datetime | None = optional(
+        "What was known then: what had been committed by that time, as it was. A request may name 3 such moments, as "
+        "far back as the change log is kept."
+    )
+
+    def within(self, around: domain.AsOf) -> domain.AsOf:
+        """Both times, what is not given as it is around."""
+        return domain.AsOf(
+            around.valid if self.valid is UNSET else self.valid, around.known if self.known is UNSET else self.known
+        )
 
 
 FollowedArg = Annotated[
     LinkWhere | None, strawberry.argument(description="Which links are followed; all when not given.")
 ]
 AsOfArg = Annotated[
-    AsOf | None, strawberry.argument(description="The time at which links have to be valid; null: now.")
+    AsOf | None,
+    strawberry.argument(description="As of when, with all that hangs below. Null: as around the field."),
 ]
 
 
-def walk_of(
-    direction: Direction, types: Sequence[str] | None, where: LinkWhere | None, as_of: AsOf | None
-) -> WalkFilter:
+def walk_of(direction: Direction, types: Sequence[str] | None, where: LinkWhere | None) -> WalkFilter:
     """Which links a walk follows, from the arguments that every walk has. Raises InvalidInput."""
-    at = as_of.valid if as_of else None
-    return WalkFilter(direction, inputs.link_types(types), link_where_of(where), at)
+    return WalkFilter(direction, inputs.link_types(types), link_where_of(where))
+
+
+def moment_of(as_of: AsOf | None, around: domain.AsOf = domain.NOW) -> domain.AsOf:
+    """As of when a field is read that is read as of `around` unless it says otherwise."""
+    return around if as_of is None else as_of.within(around)

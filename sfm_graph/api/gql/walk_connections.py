@@ -11,6 +11,7 @@ from sfm_graph.api.gql.page_info import PageInfo
 from sfm_graph.api.gql.scalars import resolver
 from sfm_graph.api.walks import NeighbourPage
 from sfm_graph.domain import walk
+from sfm_graph.domain.as_of import AsOf
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.page import Page
 from sfm_graph.domain.walk import WalkFilter
@@ -30,6 +31,7 @@ class Around:
     ref: MemoryRef
     walk: WalkFilter
     hops: int
+    as_of: AsOf
 
 
 @strawberry.type(description="A memory reached by following links.")
@@ -63,8 +65,8 @@ class NeighborConnection:
         await context.spend(len(page.items))
         edges = [
             NeighborEdge(
-                node=types.Memory.from_domain(one.memory), link=types.Link.from_domain(one.link), hops=one.hops,
-                cursor=cursor,
+                node=types.Memory.from_domain(one.memory, around.as_of),
+                link=types.Link.from_domain(one.link, around.as_of), hops=one.hops, cursor=cursor,
             )
             for one, cursor in zip(page.items, page.cursors, strict=True)
         ]  # fmt: skip
@@ -104,11 +106,11 @@ class RankConnection:
     )
 
     @classmethod
-    async def of(cls, context: Context, found: walk.Ranking) -> Self:
+    async def of(cls, context: Context, as_of: AsOf, found: walk.Ranking) -> Self:
         """The connection of a ranking."""
         await context.spend(len(found.memories))
         edges = [
-            RankEdge(node=types.Memory.from_domain(one.memory), score=one.score, group=one.group)
+            RankEdge(node=types.Memory.from_domain(one.memory, as_of), score=one.score, group=one.group)
             for one in found.memories
         ]
         page_info = PageInfo.of(Page((), (), False), None)

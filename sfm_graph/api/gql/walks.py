@@ -12,6 +12,7 @@ from sfm_graph.api.gql.context import COLUMNS_PER_NODE, NODES_PER_TURN, Context,
 from sfm_graph.api.gql.scalars import resolver
 from sfm_graph.api.walks import subgraph_columns
 from sfm_graph.domain import walk
+from sfm_graph.domain.as_of import AsOf
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.store.memories import Outline
 
@@ -36,12 +37,12 @@ class Path:
     )
 
     @classmethod
-    async def of(cls, context: Context, found: walk.Path) -> Self:
+    async def of(cls, context: Context, as_of: AsOf, found: walk.Path) -> Self:
         """The GraphQL form of a path."""
         await context.spend(len(found.memories) + len(found.links))
         return cls(
-            nodes=[types.Memory.from_domain(one) for one in found.memories],
-            links=[types.Link.from_domain(one) for one in found.links],
+            nodes=[types.Memory.from_domain(one, as_of) for one in found.memories],
+            links=[types.Link.from_domain(one, as_of) for one in found.links],
             cost=found.cost,
             hot=found.hot,
         )
@@ -52,6 +53,7 @@ class Subgraph:
     """A part of the graph. Memories and links are read as far as they are asked for."""
 
     namespace: strawberry.Private[str]
+    as_of: strawberry.Private[AsOf]
     found: strawberry.Private[walk.Subgraph]
     truncated: bool = strawberry.field(
         description="Whether `limit` or a bound of the walk, on links or time, cut something off."
@@ -61,23 +63,23 @@ class Subgraph:
     )
 
     @classmethod
-    def from_domain(cls, namespace: str, found: walk.Subgraph) -> Self:
-        """The GraphQL form of a subgraph."""
-        return cls(namespace=namespace, found=found, truncated=found.truncated, hot=found.hot)
+    def from_domain(cls, namespace: str, as_of: AsOf, found: walk.Subgraph) -> Self:
+        """The GraphQL form of a subgraph that was walked as of a moment."""
+        return cls(namespace=namespace, as_of=as_of, found=found, truncated=found.truncated, hot=found.hot)
 
     @resolver("The memories, by age.")
     async def nodes(self, info: GraphInfo) -> list[LazyMemory]:
         await info.context.spend(len(self.found.ids))
-        async with info.context.reading() as view:
+        async with info.context.reading(self.as_of) as view:
             memories = await info.context.services.traversal.memories_of(view, self.namespace, self.found)
-        return in_turns(memories, types.Memory.from_domain)
+        return in_turns(memories, lambda one: types.Memory.from_domain(one, self.as_of))
 
     @resolver("Every link between the memories that the walk follows, by age.")
     async def links(self, info: GraphInfo) -> list[LazyLink]:
         await info.context.spend(len(self.found.links))
-        async with info.context.reading() as view:
+        async with info.context.reading(self.as_of) as view:
             links = await info.context.services.traversal.links_of(view, self.namespace, self.found)
-        return in_turns(links, types.Link.from_domain)
+        return in_turns(links, lambda one: types.Link.from_domain(one, self.as_of))
 
     @resolver(
         "The same as columns, many times quicker for large graphs: ten of its memories and links count as one. "
@@ -87,7 +89,7 @@ class Subgraph:
     async def compact(self, info: GraphInfo) -> JSON:
         size = len(self.found.ids) + len(self.found.links)
         await info.context.spend(size // COLUMNS_PER_NODE)
-        async with info.context.reading() as view:
+        async with info.context.reading(self.as_of) as view:
             outlines = await info.context.services.traversal.outlines_of(view, self.namespace, self.found)
         return JSON(await asyncio.to_thread(_columns, self.namespace, self.found, outlines))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.scalars import JSON
 
-from sfm_graph.api.gql.context import FilterKey
+from sfm_graph.api.gql.loaders import FilterKey
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.where import Where, parse_link_where, parse_where
 
@@ -101,6 +101,7 @@ class MemoryWhere:
     title: TextFilter | None = _field("The title.")
     coordinate: CoordinateBox | None = _field("The place.")
     importance: NumberFilter | None = _field("The importance.")
+    agent: TextFilter | None = _field("Which agent wrote it last.")
     created_at: TimeFilter | None = _field("When it was first stored.")
     updated_at: TimeFilter | None = _field("When it was last stored.")
     valid_from: TimeFilter | None = _field("When it becomes valid.")
@@ -117,6 +118,7 @@ class LinkWhere:
     not_: "LinkWhere | None" = _field("Not this.", "_not")
     type: TextFilter | None = _field("What the link means.")
     weight: NumberFilter | None = _field("Its cost.")
+    agent: TextFilter | None = _field("Which agent wrote it last.")
     created_at: TimeFilter | None = _field("When it was made.")
     updated_at: TimeFilter | None = _field("When it was last changed.")
     valid_from: TimeFilter | None = _field("When it becomes valid.")
@@ -132,6 +134,11 @@ LinkWhereArg = Annotated[LinkWhere | None, strawberry.argument(description="Whic
 def where_of(given: MemoryWhere | None) -> Where:
     """The domain's filter. Raises InvalidInput."""
     return parse_where(None if given is None else _json(given))
+
+
+def where_json(given: MemoryWhere) -> Any:
+    """The JSON form of a filter."""
+    return _json(given)
 
 
 def link_where_of(given: LinkWhere | None) -> Where:

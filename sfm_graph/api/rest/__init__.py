@@ -4,6 +4,11 @@ from starlette.routing import BaseRoute
 
 from sfm_graph.api.rest import (
     changes,
+    consolidation,
+    copies,
+    fading,
+    foresight,
+    history,
     links,
     listings,
     memories,
@@ -24,7 +29,24 @@ def rest_routes() -> list[BaseRoute]:
 
     They find the services in `app.state.services`, the metrics in `app.state.metrics`.
     """
-    subjects = (recall, memories, links, walks, listings, namespaces, transfer, changes, probes, operations)
+    # Before memories, whose path may be anything.
+    subjects = (
+        history,
+        copies,
+        recall,
+        memories,
+        links,
+        walks,
+        listings,
+        namespaces,
+        fading,
+        foresight,
+        consolidation,
+        transfer,
+        changes,
+        probes,
+        operations,
+    )
     return [route for subject in subjects for route in subject.router.routes]
 
 

@@ -8,12 +8,15 @@ import orjson
 from fastapi import Response
 
 from sfm_graph.domain.context import ContextHit
+from sfm_graph.domain.copying import Copy
 from sfm_graph.domain.identity import Entity, encode_global_id
 from sfm_graph.domain.link import Link, StoredLink
 from sfm_graph.domain.memory import BulkResult, Memory, StoredMemory, WriteOperation
 from sfm_graph.domain.namespace import ModelIdentity, Namespace
 from sfm_graph.domain.page import Page
 from sfm_graph.domain.recall import Carrier, Hit, LegScore
+from sfm_graph.services.agent_reads import AgentAccess
+from sfm_graph.services.fading.outcome import Decay
 from sfm_graph.services.namespaces import NamespaceStatistics
 
 Json = dict[str, Any]
@@ -46,6 +49,9 @@ def memory_json(memory: Memory) -> Json:
         "updated_at": memory.updated_at,
         "valid_from": memory.valid_from,
         "valid_to": memory.valid_to,
+        "expires_at": memory.expires_at,
+        "legal_hold": memory.legal_hold,
+        "agent": memory.agent,
     }
 
 
@@ -70,6 +76,7 @@ def link_json(link: Link) -> Json:
         "valid_from": link.valid_from,
         "valid_to": link.valid_to,
         "maker": link.maker,
+        "agent": link.agent,
     }
 
 
@@ -120,6 +127,9 @@ def hit_json(hit: Hit) -> Json:
         "path": _carrier_json(hit.carrier, hit.memory.namespace) if hit.carrier else None,
         "duplicates": [encode_global_id(Entity.MEMORY, hit.memory.namespace, one) for one in hit.duplicates],
         "expanded": hit.expanded,
+        "superseded_by": None
+        if hit.superseded_by is None
+        else encode_global_id(Entity.MEMORY, hit.memory.namespace, hit.superseded_by),
     }
 
 
@@ -184,3 +194,29 @@ def statistics_json(statistics: NamespaceStatistics) -> Json:
 
 def _etag(version: int) -> dict[str, str]:
     return {"ETag": f'"{version}"'}
+
+
+def decay_json(done: Decay) -> dict[str, Any]:
+    """What a pass over what is due did, or would do."""
+    memories = [
+        {
+            "id": one.global_id(done.namespace), "key": one.key, "title": one.title, "step": one.act.value,
+            "reason": one.reason.value, "retention": one.retention,
+        }
+        for one in done.outcomes
+    ]  # fmt: skip
+    return {"dry_run": done.dry_run, "memories": memories, "more": done.more}
+
+
+def copy_json(one: Copy) -> Json:
+    """A copy."""
+    return {
+        "id": str(one.id), "namespace": one.namespace, "source": one.source, "selection": one.selection,
+        "follows": one.follows, "memories": one.memories, "created_by": one.created_by, "created_at": one.created_at,
+        "revoked_at": one.revoked_at, "error": one.error,
+    }  # fmt: skip
+
+
+def accesses_json(counts: Iterable[AgentAccess]) -> list[Json]:
+    """Who recalled a memory."""
+    return [{"agent": one.agent, "count": one.count, "last_at": one.last_at} for one in counts]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from sfm_graph.errors import InvalidCoordinate, InvalidInput
 from sfm_graph.services.access.guard import caller
 from sfm_graph.services.idempotency import IdempotencyKey, idempotency_key
 from sfm_graph.services.registry import Services
+from sfm_graph.services.view import View
 
 DEFAULT_PAGE = 20
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
@@ -91,6 +93,10 @@ class Call:
         if value is not None and not isinstance(value, str):
             raise InvalidInput("after must be a cursor", field="after")
         return value
+
+    def view(self) -> AbstractAsyncContextManager[View]:
+        """What it reads in: as of `valid_at` and `known_at`, now without them. Raises what `Views.open` does."""
+        return self.services.views.open(inputs.as_of(self.get("valid_at"), self.get("known_at")))
 
     def key(self, *target: object) -> IdempotencyKey | None:
         """The idempotency key of this call on `target`, from the Idempotency-Key header."""
@@ -169,6 +175,11 @@ def _read(field: str, values: Sequence[str], schema: Schema) -> Any:
         raise InvalidInput(f"{field} is given more than once", field=field)
     text = values[0]
     match schema["type"]:
+        case "number":
+            try:
+                return float(text)
+            except ValueError:
+                raise InvalidInput(f"{field} must be a number", field=field) from None
         case "integer":
             if not _INTEGER.fullmatch(text):
                 raise InvalidInput(f"{field} must be an integer", field=field)

@@ -14,6 +14,8 @@ from sfm_graph.api.rest.schemas import (
     many,
     string,
 )
+from sfm_graph.domain.fading import Act, Reason
+from sfm_graph.domain.recall import Leg
 
 _COUNT = integer(0, 2**53)
 _TIME = string(format="date-time")
@@ -48,6 +50,9 @@ COMPONENTS: Properties = {
         updated_at=_TIME,
         valid_from=_OPEN_TIME,
         valid_to=_OPEN_TIME,
+        expires_at={**_OPEN_TIME, "description": "When it is forgotten by itself; null: it is not"},
+        legal_hold=flag("Whether it can neither be forgotten nor erased"),
+        agent={**_MAYBE_STRING, "description": "Which agent wrote it last; null: nobody said"},
     ),
     "Link": answer(
         id=string(),
@@ -63,10 +68,11 @@ COMPONENTS: Properties = {
         valid_from=_OPEN_TIME,
         valid_to=_OPEN_TIME,
         maker={**_MAYBE_STRING, "description": "The linker that made it; null: a caller"},
+        agent={**_MAYBE_STRING, "description": "Which agent wrote it last; null: nobody said"},
     ),
     "Change": CHANGE,
     "Leg": answer(
-        leg=string(enum=["dense", "lexical"]),
+        leg=string(enum=[leg.value for leg in Leg]),
         rank={"type": ["integer", "null"]},
         raw_score=FLOAT,
         weight=FLOAT,
@@ -90,6 +96,7 @@ SCORED = answer(
         answer(
             memory=_MEMORY, score=FLOAT, legs=_LEGS, path={"anyOf": [_CARRIER, {"type": "null"}]},
             duplicates=many(string()), expanded=flag("Whether it came along with a hit, by `expand`"),
+            superseded_by=_ID_OR_NULL,
         )
     )
 )  # fmt: skip
@@ -101,6 +108,23 @@ BULK = answer(
     memories=MEMORIES,
 )
 DELETED = answer(deleted=flag("Whether there was such a memory"))
+DECAY = answer(
+    dry_run=flag("Whether nothing was changed"),
+    memories=many(
+        answer(
+            id=string(), key=_MAYBE_STRING, title=_MAYBE_STRING, step=string(enum=[one.value for one in Act]),
+            reason=string(enum=[one.value for one in Reason]), retention=_MAYBE_NUMBER,
+        )
+    ),
+    more=flag("Whether there is more to be done now"),
+)  # fmt: skip
+COPY = answer(
+    id=string("Its number"), namespace=string("Where it leads to"), source=_MAYBE_STRING, selection=OBJECT,
+    follows=flag("Whether it is kept in step with its source"), memories=_COUNT, created_by=string(),
+    created_at=_TIME, revoked_at=_OPEN_TIME, error=_MAYBE_STRING,
+)  # fmt: skip
+COPIES = answer(copies=many(COPY), next=_NEXT)
+ACCESSES = answer(accesses=many(answer(agent=_MAYBE_STRING, count=_COUNT, last_at=_TIME)))
 UNLINKED = answer(deleted=flag("Whether there was such a link"), count=_COUNT)
 DELETED_MANY = answer(deleted=_COUNT, missing=_COUNT)
 PAYLOADS = answer(payloads=many({"type": ["object", "null"]}, "In the order of coords; null where there is none"))

@@ -15,6 +15,7 @@ _PROBLEMS = {
 _JSON = "application/json"
 _PATH_PARAMETERS: Properties = {
     "coordinate": REF_TEXT,
+    "id": string("Its number", pattern=r"^[1-9][0-9]{0,17}$"),
     "name": string("The namespace", least=1, most=validate.MAX_NAMESPACE_CHARS, pattern=r"^[a-z0-9_-]+$"),
 }
 _HEADERS = {

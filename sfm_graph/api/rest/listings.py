@@ -20,7 +20,7 @@ async def list_memories(request: Request) -> Response:
     """Those that the filter keeps; `order_by=-created_at` lists the newest first."""
     call = query_call(request, schemas.LIST)
     where, order = _where(call), _order(call)
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         page = await call.services.memory_reads.list(
             view, call.namespace, where=where, order=order, first=call.first(), after=call.after()
         )
@@ -35,7 +35,7 @@ async def in_range(request: Request) -> Response:
     """In coordinate order; only coordinates with as many axes as the bounds."""
     call = query_call(request, schemas.RANGE)
     bounds = box(_bound(call, "min"), _bound(call, "max"))
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         page = await call.services.memory_reads.in_box(
             view, call.namespace, bounds, kind=call.kind(), first=call.first(), after=call.after()
         )
@@ -46,7 +46,7 @@ async def in_range(request: Request) -> Response:
 async def keyword_search(request: Request) -> Response:
     """Every word of `term` must begin a word of the memory; with `exact` be one."""
     call = await body_call(request, schemas.KEYWORDS)
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         page = await call.services.memory_reads.with_words(
             view, call.namespace, call.get("term"), exact=call.flag("exact"),
             case_sensitive=call.flag("case_sensitive"), first=call.first(), after=call.after(),
@@ -61,8 +61,8 @@ async def payloads(request: Request) -> Response:
     """In the order of `coords`, null where there is no memory."""
     call = await body_call(request, schemas.COORDS)
     refs = call.refs("coords", most=schemas.MAX_LOOKED_UP)
-    async with call.services.views.open() as view:
-        found = await call.services.memory_reads.find_many(view, call.namespace, refs)
+    async with call.view() as view:
+        found = await call.services.memory_reads.look_up(view, call.namespace, refs)
     return JsonResponse({"payloads": [memory.payload if memory else None for memory in found]})
 
 

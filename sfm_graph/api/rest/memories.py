@@ -57,12 +57,12 @@ async def store_bulk(request: Request) -> Response:
 
 @router.get(
     "/memories/{coordinate:path}",
-    **documented("One memory", components.MEMORY, path="coordinate", query=schemas.NAMESPACE_ONLY),
+    **documented("One memory", components.MEMORY, path="coordinate", query=schemas.ONE),
 )
 async def get_memory(request: Request) -> Response:
     """Its version is its ETag."""
-    call = query_call(request, schemas.NAMESPACE_ONLY)
-    async with call.services.views.open() as view:
+    call = query_call(request, schemas.ONE)
+    async with call.view() as view:
         memory = await call.services.memory_reads.get(view, call.namespace, path_ref(request, call.namespace))
     return memory_answer(memory)
 
@@ -70,7 +70,7 @@ async def get_memory(request: Request) -> Response:
 @router.patch(
     "/memories/{coordinate:path}",
     **documented(
-        "Change some fields of a memory; null clears title, valid_from and valid_to",
+        "Change some fields of a memory; null clears title, valid_from, valid_to and expires_at",
         components.MEMORY, path="coordinate", query=schemas.NAMESPACE_ONLY, body=schemas.PATCH,
         headers=CONDITIONAL_WRITE,
     ),

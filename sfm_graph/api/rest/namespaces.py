@@ -21,12 +21,12 @@ async def list_namespaces(request: Request) -> Response:
 
 @router.get(
     "/namespaces/{name:path}",
-    **documented("What is in a namespace", components.STATISTICS, path="name", query=schemas.NAMESPACE_ONLY),
+    **documented("What is in a namespace", components.STATISTICS, path="name", query=schemas.ONE),
 )
 async def get_namespace(request: Request) -> Response:
     """Memories by kind and links by type."""
-    call = query_call(request, schemas.NAMESPACE_ONLY)
-    async with call.services.views.open() as view:
+    call = query_call(request, schemas.ONE)
+    async with call.view() as view:
         found = await call.services.namespaces.statistics(view, request.path_params["name"])
     return JsonResponse(statistics_json(found))
 

@@ -14,11 +14,11 @@ router = APIRouter(tags=["operations"])
 
 @router.get(
     "/stats",
-    **documented("What the service holds, by namespace", components.STATS, query=schemas.NAMESPACES),
+    **documented("What the service holds, by namespace", components.STATS, query=schemas.STATS),
 )
 async def stats(request: Request) -> Response:
     """One namespace where it is named, else all, page by page."""
-    call = query_call(request, schemas.NAMESPACES)
+    call = query_call(request, schemas.STATS)
     page = await _statistics(call, named="namespace" in request.query_params)
     body = {"namespaces": [statistics_json(one) for one in page.items], "next": next_cursor(page)}
     report = await call.services.health.report()
@@ -28,7 +28,7 @@ async def stats(request: Request) -> Response:
 
 async def _statistics(call: Call, *, named: bool) -> Page[NamespaceStatistics]:
     namespaces = call.services.namespaces
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         if named:
             return Page((await namespaces.statistics(view, call.namespace),), ("",), has_next=False)
         page = await namespaces.list(view, first=call.first(), after=call.after())

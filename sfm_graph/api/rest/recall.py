@@ -53,7 +53,7 @@ async def recall_with_context(request: Request) -> Response:
     """A context text, recently visited coordinates and a time shift the order; the answer shows by how much."""
     call = await body_call(request, schemas.RECALL_IN_CONTEXT)
     query, context = _query(call), _context(call.get("context"))
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         hits = await recall_in_context(call.services.recalls, view, call.namespace, query, context)
     return JsonResponse({"results": [context_hit_json(hit) for hit in hits]})
 
@@ -66,14 +66,14 @@ async def recall_batch(request: Request) -> Response:
     """`batches` are the matches of each query, in order; what a query leaves out is taken from beside `queries`."""
     call = await body_call(request, schemas.RECALL_BATCH)
     queries = _queries(call)
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         found = [await call.services.recalls.recall(view, call.namespace, query) for query in queries]
     return JsonResponse({"batches": [memories_json(hit.memory for hit in one.hits) for one in found]})
 
 
 async def _recalled(call: Call) -> Recall:
     query = _query(call)
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         return await call.services.recalls.recall(view, call.namespace, query)
 
 

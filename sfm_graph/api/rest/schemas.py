@@ -6,15 +6,21 @@ They describe; `domain.inputs` and `domain.validate` judge.
 from dataclasses import fields
 from typing import Any
 
-from sfm_graph.domain import validate
+from sfm_graph.api.exports import FORMATS
+from sfm_graph.domain import inputs, validate
+from sfm_graph.domain.consolidation import MAX_EPISODES
 from sfm_graph.domain.context import MAX_RECENT_COORDINATES
 from sfm_graph.domain.cues import MAX_CUE_FIELDS, CueFields
+from sfm_graph.domain.fading import MAX_DAYS, MAX_DECAY, MAX_MEMORIES
+from sfm_graph.domain.functional_links import MAX_FUNCTIONAL_TYPES
+from sfm_graph.domain.link import Direction
 from sfm_graph.domain.memory import MemoryKind
 from sfm_graph.domain.namespace import MAX_DECLARED_PATHS, MAX_LINKERS
 from sfm_graph.domain.page import MAX_PAGE, OrderField
 from sfm_graph.domain.recall import MAX_EXPAND, MAX_RECALL
 from sfm_graph.domain.recall_inputs import WEIGHT_NAMES
 from sfm_graph.domain.words import LANGUAGES
+from sfm_graph.services.copying.selection import MAX_DEPTH, MAX_STARTS
 
 Schema = dict[str, Any]
 Properties = dict[str, Schema]
@@ -79,6 +85,12 @@ NAMESPACE_ONLY: Properties = {"namespace": NAMESPACE}
 FLOAT: Schema = {"type": "number"}
 OBJECT: Schema = {"type": "object"}
 TIME = string("ISO 8601; UTC without an offset", format="date-time")
+AS_OF: Properties = {
+    "valid_at": {**TIME, "description": "Only what was valid then. When absent, of recall and walks: now"},
+    "known_at": {**TIME, "description": "What was known then, as far back as changes are kept; now when absent"},
+}
+ONE: Properties = {**NAMESPACE_ONLY, **AS_OF}
+AGENT = string("Which agent writes", least=1, most=inputs.MAX_AGENT_CHARS, **NAME)
 KIND = string("", enum=[kind.value for kind in MemoryKind])
 COORDINATE_TEXT: Schema = {"pattern": r"^-?[0-9]+(\.[0-9]+)?(,-?[0-9]+(\.[0-9]+)?)*$"}
 COORDINATE = many(FLOAT, least=1, most=validate.MAX_COORDINATE_AXES)
@@ -113,6 +125,8 @@ MEMORY_FIELDS: Properties = {
     "importance": {"type": "number", "minimum": 0, "default": 1},
     "valid_from": TIME,
     "valid_to": TIME,
+    "expires_at": {**TIME, "description": "When it is forgotten by itself; never when absent"},
+    "agent": AGENT,
     "embedding": many(
         FLOAT, "A vector of the namespace's model, instead of one computed",
         least=1, most=validate.MAX_EMBEDDING_DIMENSION,
@@ -136,17 +150,34 @@ STORE_BULK = body(
     },
     "items",
 )
-_CLEARED = {name: {**MEMORY_FIELDS[name], "type": ["string", "null"]} for name in ("title", "valid_from", "valid_to")}
+_CLEARED = {
+    name: {**MEMORY_FIELDS[name], "type": ["string", "null"]}
+    for name in ("title", "valid_from", "valid_to", "expires_at")
+}
 PATCH = body({**MEMORY_FIELDS, **_CLEARED, "expected_version": VERSION}, minProperties=1)
 REMOVE: Properties = {
     **NAMESPACE_ONLY,
     "erase": flag("Also purge it from the change log; a forgotten memory is erased by its id"),
+}
+EXPORT: Properties = {
+    **NAMESPACE_ONLY,
+    "format": string("`ndjson`, or `graphml` for other tools; `ndjson` when absent", enum=list(FORMATS)),
+    "everything": flag(
+        "With versions, links of linkers, settings, vectors: what `POST /import?everything=true` takes"
+    ),
+    "vectors": flag("Whether everything has vectors in it; true when absent"),
+    **AS_OF,
+}
+IMPORT: Properties = {
+    **NAMESPACE_ONLY,
+    "everything": flag("The lines are an export of everything; into a namespace that never held anything"),
 }
 LIST: Properties = {
     **NAMESPACE_ONLY,
     "kind": KIND,
     "where": string("A filter as JSON"),
     "order_by": string("", enum=[name for field in OrderField for name in (field.value, f"-{field.value}")]),
+    **AS_OF,
     **PAGE,
 }
 DELETE_MANY = body(
@@ -157,12 +188,13 @@ DELETE_MANY = body(
     },
     oneOf=[{"required": ["coords"]}, {"required": ["where"]}],
 )
-COORDS = body({"coords": many(REF, most=MAX_LOOKED_UP)}, "coords")
+COORDS = body({"coords": many(REF, most=MAX_LOOKED_UP), **AS_OF}, "coords")
 KEYWORDS = body(
     {
         "term": string("Words; each must begin a word of the memory", least=1, most=1_000),
         "exact": flag("Whole words only"),
         "case_sensitive": flag(""),
+        **AS_OF,
         **PAGE,
     },
     "term",
@@ -172,6 +204,7 @@ RANGE: Properties = {
     "min": string("The least coordinate, `0,0,0`", **COORDINATE_TEXT),
     "max": string("The greatest, `1,1,1`; both are included", **COORDINATE_TEXT),
     "kind": KIND,
+    **AS_OF,
     **PAGE,
 }
 
@@ -203,7 +236,7 @@ QUERY: Properties = {
     "fold": flag("Whether near-duplicates of a better hit are folded into it"),
     "rerank": flag("Whether the service's reranker, if it has one, takes part", default=True),
 }
-RECALL = body(QUERY, "query")
+RECALL = body({**QUERY, **AS_OF}, "query")
 CONTEXT: Schema = {
     "type": "object",
     "properties": {
@@ -216,13 +249,13 @@ CONTEXT: Schema = {
 # A context ranks anew what was recalled: what goes beyond a ranking has no place there.
 _BEYOND = ("expand", "diversity", "fold", "rerank")
 _PLAIN_QUERY = {name: schema for name, schema in QUERY.items() if name not in _BEYOND}
-RECALL_IN_CONTEXT = body({**_PLAIN_QUERY, "context": CONTEXT}, "query", "context")
+RECALL_IN_CONTEXT = body({**_PLAIN_QUERY, "context": CONTEXT, **AS_OF}, "query", "context")
 _ONE_QUERY: Schema = {
     "type": "object", "properties": QUERY, "required": ["query"], "additionalProperties": False
 }  # fmt: skip
 _SHARED = {name: schema for name, schema in QUERY.items() if name not in ("query", "embedding")}
 RECALL_BATCH = body(
-    {"queries": many({"anyOf": [string(), _ONE_QUERY]}, most=MAX_BATCH_QUERIES), **_SHARED}, "queries"
+    {"queries": many({"anyOf": [string(), _ONE_QUERY]}, most=MAX_BATCH_QUERIES), **_SHARED, **AS_OF}, "queries"
 )
 
 LINK = body(
@@ -234,6 +267,7 @@ LINK = body(
         "properties": OBJECT,
         "valid_from": TIME,
         "valid_to": TIME,
+        "agent": AGENT,
         "expected_version": VERSION,
     },
     "from_coord",
@@ -249,7 +283,28 @@ UNLINK: Properties = {
 # DELETE /link takes the same fields in a body.
 UNLINK_BODY = body({**UNLINK, "from_coord": REF, "to_coord": REF})
 
+HOLD = body({"coord": REF}, "coord")
+DECAY = body({
+    "dry_run": flag("Change nothing"),
+    "limit": integer(1, MAX_DECAY, "At most so many memories", default=100),
+})  # fmt: skip
+
+COPY = body(
+    {
+        "source": string("The namespace to copy from", least=1, most=validate.MAX_NAMESPACE_CHARS, **NAME),
+        "start": many(REF, "The memories to start from; or else `where`", least=1, most=MAX_STARTS),
+        "depth": integer(0, MAX_DEPTH, "How many links to go from them", default=0),
+        "direction": string("", enum=[one.value for one in Direction]),
+        "types": many(LINK_TYPE, "Over links of these types alone", most=100),
+        "where": {**OBJECT, "description": "A filter"},
+        "limit": integer(1, validate.MAX_BULK_ITEMS, "More memories than so many are refused"),
+        "follow": flag("Keep the copies in step with their sources"),
+    },
+    "source",
+)
+COPY_END: Properties = {**NAMESPACE_ONLY, "forget": flag("Forget the copied memories, too")}
 NAMESPACES: Properties = {**NAMESPACE_ONLY, **PAGE}
+STATS: Properties = {**NAMESPACES, **AS_OF}
 _MODEL: Schema = {
     "type": "object",
     "properties": {
@@ -261,6 +316,49 @@ _MODEL: Schema = {
     "additionalProperties": False,
     "description": "Whose vectors the namespace holds; fixed by its first vector",
 }
+_DAYS: Schema = {"type": "number", "minimum": 0, "maximum": MAX_DAYS}
+_HALF_LIFE: Schema = {**_DAYS, "minimum": 0.001}
+_FACTOR: Schema = {"type": "number", "minimum": 0, "maximum": 10}
+FADING: Schema = {
+    "type": "object",
+    "description": "How memories fade; false: they do not",
+    "properties": {
+        "half_life_days": {
+            "type": "object", "properties": {kind.value: _HALF_LIFE for kind in MemoryKind},
+            "additionalProperties": False,
+        },
+        "threshold": {"type": "number", "minimum": 0.001, "maximum": 0.999},
+        "weights": {
+            "type": "object", "properties": dict.fromkeys(("access", "importance", "links"), _FACTOR),
+            "additionalProperties": False,
+        },
+        "summarise": flag("First cut down to a summary", default=True),
+        "grace_days": _DAYS,
+        "erase_after_days": {**_DAYS, "description": "Erase what was forgotten so long ago; absent: nothing"},
+    },
+    "additionalProperties": False,
+}  # fmt: skip
+CONSOLIDATION: Schema = {
+    "type": ["object", "boolean"],
+    "description": "How episodes become semantic memories in the background; false: they do not",
+    "properties": {
+        "min_size": integer(2, MAX_EPISODES, "A smaller group is left alone", default=3),
+        "max_size": integer(2, MAX_EPISODES, "No group is larger; at least min_size", default=50),
+        "max_gap_hours": {
+            "type": "number", "exclusiveMinimum": 0.02, "maximum": 8_784, "default": 6,
+            "description": "A longer pause ends what may belong together",
+        },
+        "similarity": {
+            "type": "number", "minimum": 0, "maximum": 1, "default": 0.6,
+            "description": "The least cosine that joins two episodes",
+        },
+        "every_hours": {
+            "type": "number", "exclusiveMinimum": 0.02, "maximum": 8_784, "default": 1,
+            "description": "How often the service looks for what is new",
+        },
+    },
+    "additionalProperties": False,
+}  # fmt: skip
 NAMESPACE_PUT = body(
     {
         "settings": {
@@ -282,6 +380,15 @@ NAMESPACE_PUT = body(
                     },
                     "additionalProperties": False,
                 },
+                "fading": FADING,
+                "content_policy": {"type": "object", "description": "What may be stored; {} for anything"},
+                "consolidation": CONSOLIDATION,
+                "max_memories": integer(0, MAX_MEMORIES, "How many memories are kept; 0: any number"),
+                "extraction": flag("Whether the predictor reads what is stored for entities and relations"),
+                "functional_types": many(
+                    LINK_TYPE, "Link types of which one link at most is open from a memory",
+                    most=MAX_FUNCTIONAL_TYPES,
+                ),
                 "linkers": {
                     "type": "object", "description": "Linkers switched on or off",
                     "additionalProperties": {"type": "boolean"}, "maxProperties": MAX_LINKERS,

@@ -1,10 +1,10 @@
 """The schemas of the routes that follow links. They describe; `domain.inputs` and `domain.validate` judge."""
 
 from sfm_graph.api.rest.schemas import (
+    AS_OF,
     LINK_TYPE,
     NAMESPACE_ONLY,
     REF_TEXT,
-    TIME,
     Properties,
     flag,
     integer,
@@ -31,7 +31,7 @@ _WALK: Properties = {
     "type": many(LINK_TYPE, "Follow these types only; repeat the parameter for more", most=100),
     "direction": string("", enum=[one.value for one in Direction], default="both"),
     "where": string('Follow the links that this filter keeps, as JSON: `{"weight": {"lt": 2}}`'),
-    "as_of": {**TIME, "description": "Follow the links that are valid at this time; now when absent"},
+    **AS_OF,
 }
 NEIGHBOURS: Properties = {
     **NAMESPACE_ONLY,

@@ -40,7 +40,7 @@ async def neighbours(request: Request) -> Response:
     start, walk = call.ref("coord"), _walk(call)
     hops = call.integer("hops", 1, high=MAX_HOPS)
     limit = call.integer("limit", 100, high=walk_schemas.MAX_NEIGHBOURS)
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         found = await neighbour_page(
             call.services, view, call.namespace, start, walk, hops=hops, first=limit, after=call.after()
         )
@@ -59,14 +59,14 @@ async def shortest_path(request: Request) -> Response:
     weighted, most = call.flag("weighted"), call.integer("max_hops", MAX_PATH_HOPS, high=MAX_PATH_HOPS)
     traversal = call.services.traversal
     if call.get("k") is None and call.get("mode") is None:
-        async with call.services.views.open() as view:
+        async with call.view() as view:
             path = await traversal.shortest_path(
                 view, call.namespace, source, target, walk, weighted=weighted, max_hops=most
             )
         return JsonResponse(path_json(path))
     count = call.integer("k", 3, high=MAX_PATHS)
     mode = validate.choice(call.get("mode", PathMode.SHORTEST_K.value), PathMode, "mode")
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         paths = await traversal.paths(
             view, call.namespace, (source, target), walk, mode=mode, count=count, weighted=weighted, max_hops=most
         )
@@ -86,7 +86,7 @@ async def traverse(request: Request) -> Response:
     depth = call.integer("depth", 1, low=0, high=MAX_HOPS)
     limit = call.integer("limit", 100, high=MAX_WALK_RESULTS)
     traversal = call.services.traversal
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         found = await traversal.subgraph(view, call.namespace, starts, walk, depth=depth, limit=limit)
         outlines = await traversal.outlines_of(view, call.namespace, found)
     columns = await asyncio.to_thread(subgraph_columns, call.namespace, found, outlines)
@@ -100,10 +100,10 @@ async def rank(request: Request) -> Response:
     by = validate.choice(call.get("by", RankBy.PAGERANK.value), RankBy, "by")
     seeds = call.refs("seed", most=walk_schemas.MAX_STARTS) if call.get("seed") else []
     query = RankQuery(by, _walk(call), call.integer("limit", 20, high=MAX_RANKED), call.flag("unlinked"))
-    async with call.services.views.open() as view:
+    async with call.view() as view:
         ranking = await call.services.traversal.rank(view, call.namespace, seeds, query)
     return JsonResponse(ranking_json(ranking))
 
 
 def _walk(call: Call) -> WalkFilter:
-    return inputs.walk_filter(call.get("direction"), call.get("type"), call.json("where"), call.get("as_of"))
+    return inputs.walk_filter(call.get("direction"), call.get("type"), call.json("where"))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_graph.domain.documents import Documents
+from sfm_graph.domain.importance import NO_IMPORTANCES, Distribution, ImportanceScale
 from sfm_graph.domain.recall import BM25_B, BM25_K1
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.hot.text.postings import Bools, Floats, Ints, Postings, Rows
@@ -33,11 +34,13 @@ class Traits(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Of the memories that exist: how many, their words, and the words of their windows."""
+    """Of the memories that exist: how many, their words, the words of their windows, and what importance counts."""
 
     memories: int
     words: float
     window_words: float
+    importances: Distribution
+    scale: ImportanceScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,13 @@ class TextIndex:
 
     def changed(self, snapshot: Snapshot, ids: Ints, documents: Documents) -> "TextIndex":
         """The version at a later snapshot: `ids` are all changed memories, `documents` those that still exist."""
+        importances = self.totals.importances.changed(self._importances(ids), documents.importances)
         parts = [(segment, _without(segment, alive, ids)) for segment, alive in self.parts]
         if len(documents.ids):
             fresh = build_segment(documents)
             parts.append((fresh, np.ones(len(fresh), np.bool_)))
         compacted = _compacted(parts)
-        return TextIndex(snapshot, compacted, self.model_id, _totals(compacted))
+        return TextIndex(snapshot, compacted, self.model_id, _totals(compacted, importances))
 
     def at(self, snapshot: Snapshot) -> "TextIndex":
         """This version under a later snapshot in which nothing of it has changed."""
@@ -205,6 +209,25 @@ class TextIndex:
                 found |= known & mask[rows]
         return found
 
+    def valid(self, ids: Ints, now: float) -> Bools:
+        """Whether each id is a memory that is valid at a time."""
+        found = np.zeros(len(ids), np.bool_)
+        for segment, alive in self.parts:
+            rows, known = segment.rows_of(ids)
+            rows = rows[known]
+            columns = segment.columns
+            found[known] |= alive[rows] & (columns.valid_from[rows] <= now) & (columns.valid_to[rows] > now)
+        return found
+
+    def _importances(self, ids: Ints) -> Floats:
+        """The raw importance of each of the memories that exist, in no order."""
+        found = [np.empty(0)]
+        for segment, alive in self.parts:
+            rows, known = segment.rows_of(ids)
+            rows = rows[known]
+            found.append(segment.columns.importances[rows[alive[rows]]])
+        return np.concatenate(found)
+
     def traits(self, ids: Ints, now: float) -> Traits:
         """The traits of memories, in the order of their ids; those of a memory that is not here are neutral."""
         authors, dates = np.full(len(ids), -1, np.int64), np.zeros(len(ids), np.int64)
@@ -223,14 +246,16 @@ class TextIndex:
 
 def empty_index(snapshot: Snapshot, model_id: int | None) -> TextIndex:
     """A version without memories."""
-    return TextIndex(snapshot, (), model_id, Totals(0, 0.0, 0.0))
+    return TextIndex(snapshot, (), model_id, Totals(0, 0.0, 0.0, NO_IMPORTANCES, NO_IMPORTANCES.scale()))
 
 
-def _totals(parts: Sequence[tuple[Segment, Bools]]) -> Totals:
+def _totals(parts: Sequence[tuple[Segment, Bools]], importances: Distribution) -> Totals:
     return Totals(
         sum(int(np.count_nonzero(alive)) for _, alive in parts),
         sum(float(segment.columns.lengths.sum(where=alive, dtype=np.float64)) for segment, alive in parts),
         sum(float(_window_lengths(segment).sum(where=alive, dtype=np.float64)) for segment, alive in parts),
+        importances,
+        importances.scale(),
     )
 
 

@@ -115,6 +115,14 @@ class Keys:
         self._used[id] = now
         return Principal(f"key:{id}", stored.key.grant, stored.key.expires_at, stored.key.name)
 
+    async def grant_of(self, id: int) -> Grant | None:
+        """What a key allows, as it was at most 5 seconds ago; None for one that is revoked or has expired."""
+        stored = await self._cache.get(id)
+        if stored is None or stored.key.revoked_at is not None:
+            return None
+        expires_at = stored.key.expires_at
+        return stored.key.grant if expires_at is None or expires_at > datetime.now(UTC) else None
+
     async def exist(self) -> bool:
         """Whether there was a key that is not revoked at most 5 seconds ago; as this process left it, at once."""
         return await self._any.holds()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sfm_graph.domain.access import Scope
 from sfm_graph.domain.snapshot import Snapshot
 from sfm_graph.services.access.guard import needs
-from sfm_graph.store import change_partitions, followers
+from sfm_graph.store import change_partitions, everything, followers, past_rows
 from sfm_graph.store.change_stream import log_of
 from sfm_graph.store.database import Database, ReadSession, WriteSession
 from sfm_graph.store.followers import StoredPosition
@@ -54,6 +54,8 @@ class Retention:
         self._next_round = time.monotonic() + ROUND_SECONDS
         await self._add()
         await self.prune()
+        await past_rows.prune(self._database)
+        await everything.prune(self._database, self._clock() - timedelta(days=self._days))
 
     async def _add(self) -> None:
         ahead = max(LEAST_DAYS_AHEAD, 2 * self._width)
@@ -65,13 +67,14 @@ class Retention:
             due = await self._due(session)
             if not due:
                 return
-            last = await change_partitions.last_xid(session, due[-1].until)
-            if not Snapshot(session.snapshot).covers(last):
+            last = await change_partitions.last(session, due[-1].until)
+            if not Snapshot(session.snapshot).covers(last.xid):
                 # A transaction of that time is still at work; no cursor would be good before it ends.
                 return
             known = await log_of(session)
             said_at = await change_partitions.said_at(session)
-        if last > known.pruned_xid:
+            told_from = await change_partitions.known_from(session)
+        if last.xid > known.pruned_xid or (last.stamp is not None and last.stamp > told_from):
             await change_partitions.say_pruned(self._database, last)
         elif said_at <= self._clock() - self._grace:
             for one in due:
@@ -102,8 +105,8 @@ class Retention:
         standing = [one for one in await followers.everyone(session) if one.epoch == epoch]
         self.held_by = None
         while due:
-            last = await change_partitions.last_xid(session, due[-1].until)
-            behind = [one.key.name for one in standing if not one.position.seen.covers(last)]
+            last = await change_partitions.last(session, due[-1].until)
+            behind = [one.key.name for one in standing if not one.position.seen.covers(last.xid)]
             if not behind:
                 break
             self.held_by = behind[0]

@@ -11,6 +11,7 @@ from datetime import datetime
 from hashlib import blake2b
 from uuid import UUID
 
+from sfm_graph.domain.as_of import NOW
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.recall import Recall, RecallQuery
 from sfm_graph.domain.recall_outline import FORMAT, MAX_BYTES, outlined, read_outline
@@ -20,7 +21,7 @@ from sfm_graph.services.view import View
 from sfm_graph.store import memories
 
 # To be raised whenever equal memories come to be ranked otherwise than before.
-RANKING = 1
+RANKING = 2
 _MAC_BYTES = 16
 
 
@@ -126,7 +127,7 @@ class Answers:
         return computed.recall
 
     async def _place(self, view: View, namespace: Namespace, query: RecallQuery) -> _Place | None:
-        if query.weights.recency > 0:
+        if query.weights.recency > 0 or view.as_of != NOW:
             return None
         version = await _version(view, namespace)
         if not version.is_settled(view):

@@ -15,7 +15,8 @@ from sfm_graph.domain.fusion import (
     Part,
     Pulled,
     Pulls,
-    importance_value,
+    Superseded,
+    product_value,
     recency_value,
     scaled,
 )
@@ -90,9 +91,12 @@ class Boards:
                 parts[leg] = _plain(weight, holds.astype(np.float64))
                 if holds.any():
                     self._offered.add(leg)
-        if weights.importance > 0:
-            values = importance_value(traits.importances)
-            parts[Leg.IMPORTANCE] = Part(weights.importance, traits.importances, values)
+        if weights.importance > 0 or weights.product > 0:
+            values = (await self._legs.importance_scale()).of(traits.importances)
+            if weights.importance > 0:
+                parts[Leg.IMPORTANCE] = Part(weights.importance, traits.importances, values)
+            if weights.product > 0 and Leg.DENSE in raws:
+                parts[Leg.PRODUCT] = _plain(weights.product, product_value(raws[Leg.DENSE], values))
         if weights.recency > 0:
             parts[Leg.RECENCY] = _plain(weights.recency, recency_value(traits.ages))
         if near is not None and weights.near > 0:
@@ -101,18 +105,21 @@ class Boards:
 
     def reach(self, board: Board) -> float:
         """The highest base that a memory could have in this recall: by what scores are divided, at least 1."""
-        always = {Leg.IMPORTANCE, Leg.RECENCY, Leg.NEAR} | self._legs.shares.keys()
+        always = {Leg.IMPORTANCE, Leg.PRODUCT, Leg.RECENCY, Leg.NEAR} | self._legs.shares.keys()
         total = sum(part.weight for leg, part in board.parts.items() if leg in always or leg in self._offered)
         return max(total, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Every candidate with its final score; `order`: places on the board, best first."""
+    """Every candidate with its score before and after what is superseded has lost its share; `order`: places on the
+    board, best first by what is left."""
 
     board: Board
     pulls: Pulls
     final: Pulled
+    superseded: Superseded
+    left: Floats
     order: Ints
     reach: float
 

@@ -75,9 +75,11 @@ class Hits:
                     seed, float(pulls.shares[place]), _link(int(pulls.links[place])),
                     named.of(seed, int(pulls.names[place])),
                 )  # fmt: skip
-            legs = explained(board, final, pulls, row, ranks, ranked.reach)
-            score = min(float(final.scores[row]) / ranked.reach, 1.0)
-            hits.append(Hit(read[MemoryId(int(board.ids[row]))], score, legs, carrier))
+            legs = explained(board, final, pulls, row, ranks, ranked.reach, ranked.superseded)
+            score = min(float(ranked.left[row]) / ranked.reach, 1.0)
+            by = int(ranked.superseded.by[row])
+            memory, superseded_by = read[MemoryId(int(board.ids[row]))], MemoryId(by) if by >= 0 else None
+            hits.append(Hit(memory, score, legs, carrier, superseded_by=superseded_by))
         return hits
 
     async def _varied(self, hits: list[Hit]) -> list[Hit]:
@@ -147,15 +149,23 @@ def _best_steps(targets: Ints, lent: Floats, links: Ints, known: set[MemoryId]) 
 
 
 def _reranked(hits: Sequence[Hit], scores: Floats) -> list[Hit]:
-    """Scores of (1 - share) x own + share x the reranker's, best first, ties by the order before."""
+    """Scores of (1 - share) x own + share x the reranker's, of which too what is superseded loses its part; best
+    first, ties by the order before."""
     keep = 1 - RERANK_SHARE
     done = []
     for place, hit in enumerate(hits):
-        legs = tuple(replace(leg, weight=leg.weight * keep, contribution=leg.contribution * keep) for leg in hit.legs)
         said = float(scores[place]) if place < len(scores) else 0.0
+        legs, score = [], keep * hit.score + RERANK_SHARE * said
+        for leg in hit.legs:
+            if leg.leg is Leg.SUPERSEDED:
+                lost = leg.weight * RERANK_SHARE * said
+                legs.append(replace(leg, contribution=leg.contribution * keep - lost))
+                score -= lost
+            else:
+                legs.append(replace(leg, weight=leg.weight * keep, contribution=leg.contribution * keep))
         if place < len(scores):
-            legs += (LegScore(Leg.RERANK, None, said, RERANK_SHARE, RERANK_SHARE * said),)
-        done.append(replace(hit, score=keep * hit.score + RERANK_SHARE * said, legs=legs))
+            legs.append(LegScore(Leg.RERANK, None, said, RERANK_SHARE, RERANK_SHARE * said))
+        done.append(replace(hit, score=score, legs=tuple(legs)))
     return sorted(done, key=lambda hit: -hit.score)
 
 

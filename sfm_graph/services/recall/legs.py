@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_graph.domain.importance import ImportanceScale
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.recall import Candidates, Leg
 from sfm_graph.hot.text.index import TextIndex, Traits
@@ -62,6 +63,14 @@ class Legs(ABC):
     @abstractmethod
     async def traits(self, ids: Ints) -> Traits:
         """The traits of memories."""
+
+    @abstractmethod
+    async def importance_scale(self) -> ImportanceScale:
+        """What the namespace's importances are measured by."""
+
+    @abstractmethod
+    async def valid(self, ids: Ints) -> NDArray[np.bool_]:
+        """Which memories exist and are valid now."""
 
     @abstractmethod
     async def eligible(self, ids: Ints) -> NDArray[np.bool_]:
@@ -135,6 +144,12 @@ class HotLegs(Legs):
     async def traits(self, ids: Ints) -> Traits:
         return self._index.traits(ids, self.question.now)
 
+    async def importance_scale(self) -> ImportanceScale:
+        return self._index.totals.scale
+
+    async def valid(self, ids: Ints) -> NDArray[np.bool_]:
+        return self._index.valid(ids, self.question.now)
+
     async def eligible(self, ids: Ints) -> NDArray[np.bool_]:
         return self._index.is_eligible(ids, self._mask)
 
@@ -150,6 +165,7 @@ class SqlLegs(Legs):
         super().__init__(question)
         self._view, self._namespace, self._vectors = view, namespace, vectors
         self._matched: Candidates | None = None
+        self._scale: ImportanceScale | None = None
 
     async def run(self) -> None:
         """Find each leg's candidates."""
@@ -158,7 +174,9 @@ class SqlLegs(Legs):
             self.candidates |= await _dense(self._vectors, self._view, self._namespace, question, windows=False)
         if question.terms:
             with stage("recall.lexical"):
-                self._matched = await search.lexical(self._view.session, self._namespace.id, question.terms)
+                self._matched = await search.lexical(
+                    self._view.session, self._namespace.id, question.terms, self._view.now
+                )
             self.candidates[Leg.LEXICAL] = _allowed(self._matched, question)
 
     async def raws(self, ids: Ints) -> dict[Leg, Floats]:
@@ -181,8 +199,18 @@ class SqlLegs(Legs):
         now = self.question.now
         return Traits(rows.authors, rows.dates, rows.importances, np.maximum(now - rows.since, 0.0))
 
+    async def importance_scale(self) -> ImportanceScale:
+        if self._scale is None:
+            self._scale = await traits.importance_scale(
+                self._view.session, self._namespace.id, past=self._view.is_past
+            )
+        return self._scale
+
+    async def valid(self, ids: Ints) -> NDArray[np.bool_]:
+        return await traits.valid(self._view.session, self._namespace.id, ids, self._view.now)
+
     async def eligible(self, ids: Ints) -> NDArray[np.bool_]:
-        valid = await traits.valid(self._view.session, self._namespace.id, ids)
+        valid = await self.valid(ids)
         return valid if self.question.allowed is None else valid & np.isin(ids, self.question.allowed)
 
 
@@ -191,13 +219,16 @@ async def _dense(
 ) -> dict[Leg, Candidates]:
     if namespace.model is None or question.vector is None:
         return {}
+    if view.is_past:
+        # An index elsewhere holds what is known now.
+        vectors = PostgresSearch()
     found = {}
     for leg, window in ((Leg.DENSE, False), (Leg.DENSE_WINDOW, True)):
         if windows or not window:
             with stage("recall.dense"):
                 found[leg] = await vectors.nearest(
                     view.session, namespace.id, namespace.model, question.vector, question.pool, question.allowed,
-                    windows=window,
+                    windows=window, at=view.now,
                 )  # fmt: skip
     if windows and not len(found[Leg.DENSE_WINDOW].ids):
         # No window has its vector yet: the memories' own stand for them.

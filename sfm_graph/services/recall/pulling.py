@@ -1,4 +1,7 @@
-"""What pulls memories towards the best few: links that leave those, and proper names that both bear."""
+"""The graph's part in a recall: what pulls memories towards the best few, and what supersedes some of them.
+
+Links that leave the best few pull, and proper names that both bear.
+"""
 
 from collections.abc import Mapping
 
@@ -11,20 +14,24 @@ from sfm_graph.domain.fusion import (
     Floats,
     Ints,
     Pulls,
+    Superseded,
     concatenated,
     joined_pulls,
     ranking,
+    superseded,
 )
 from sfm_graph.domain.link import Direction
+from sfm_graph.domain.recall import SUPERSEDES
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.hot.walks.one_step import OneStep, one_step
-from sfm_graph.services.ground import Ground
+from sfm_graph.services.ground import Ground, HotGround
 from sfm_graph.services.recall.legs import HotLegs, Legs
 from sfm_graph.services.view import View
 from sfm_graph.services.walk_runner import WalkRunner
 
 _OUTWARDS = WalkFilter(Direction.OUT)
 _EITHER_WAY = WalkFilter(Direction.BOTH)
+_SUPERSEDING = WalkFilter(Direction.IN, (SUPERSEDES,))
 
 
 class Pulling:
@@ -46,6 +53,26 @@ class Pulling:
             return pulls
         kept = await self._legs.eligible(pulls.targets)
         return Pulls(*(getattr(pulls, name)[kept] for name in Pulls.__slots__))
+
+    async def superseded(self, ids: Ints) -> Superseded:
+        """Which of some memories a valid link says to be superseded, by a memory that is valid; the filter does not
+        matter to that."""
+        share = self._legs.question.query.weights.superseded
+        nothing = Superseded(np.full(len(ids), -1, np.int64), share)
+        if not share or not len(ids):
+            return nothing
+        ground = await self._runner.ground(self._view, self._namespace, _SUPERSEDING)
+        linked = ids
+        if isinstance(ground, HotGround):
+            if SUPERSEDES not in ground.graph.types:
+                return nothing
+            # To number those without links would copy the numbers of all.
+            linked = ids[ground.graph.find(ids) >= 0]
+        steps = await ground.run(linked, one_step, self._runner.work())
+        if not len(steps.targets):
+            return nothing
+        holds = await self._legs.valid(steps.targets)
+        return superseded(ids, steps.origins[holds], steps.targets[holds], share)
 
     async def neighbours(self, ids: Ints) -> tuple[OneStep, Floats]:
         """The links of memories, either way, and the strength of each: 1 / (1 + weight)."""

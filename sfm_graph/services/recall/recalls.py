@@ -1,16 +1,22 @@
 """Recall: legs on one snapshot, joined, pulled along links, explained."""
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from sfm_graph.domain.access import Scope
+from sfm_graph.domain.as_of import NOW
 from sfm_graph.domain.fusion import Ints, pulled, ranking, to_be_read
-from sfm_graph.domain.identity import MemoryRef
+from sfm_graph.domain.identity import MemoryId, MemoryRef
 from sfm_graph.domain.namespace import ModelIdentity, Namespace
 from sfm_graph.domain.recall import Recall, RecallQuery
 from sfm_graph.errors import MemoryNotFound
+from sfm_graph.services.access.agents import current_agent
 from sfm_graph.services.access.guard import needs
+from sfm_graph.services.accesses import Accesses
+from sfm_graph.services.hooks import NO_HOOKS, Hooks
 from sfm_graph.services.hot_text import HotText
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.memory_reads import require_declared
@@ -37,9 +43,12 @@ class Recalls:
 
     def __init__(
         self, indexing: Indexing, hot_text: HotText, runner: WalkRunner, reranking: Reranking, vectors: VectorSearch,
-        answers: Answers | None = None,
+        answers: Answers | None = None, accesses: Accesses | None = None, hooks: Hooks = NO_HOOKS,
     ) -> None:  # fmt: skip
-        """`vectors` searches the vectors that are not in memory; `answers` has those that were given before."""
+        """`vectors` searches the vectors that are not in memory; `answers` has those that were given before;
+        `accesses` counts what is recalled; `hooks` are asked before a recall and told of what it found."""
+        self._hooks = hooks
+        self._accesses = accesses
         self._answers = answers
         self._vectors = vectors
         self._indexing = indexing
@@ -54,21 +63,45 @@ class Recalls:
         return self._indexing.identity
 
     @needs(Scope.READ)
-    async def recall(self, view: View, namespace: str, query: RecallQuery) -> Recall:
+    async def recall(self, view: View, namespace: str, query: RecallQuery, *, counted: bool = True) -> Recall:
         """The `first` best memories that the filter keeps and that are valid now, best first.
 
-        Never fewer than `first` while the namespace holds as many with a vector, unless duplicates are folded.
+        Never fewer than `first` while the namespace holds as many with a vector, unless duplicates are folded. Each
+        of them is counted as recalled, unless the question is about the past; `counted` False: none, since the
+        caller is shown another choice, or nobody is shown any.
         Raises ModelMismatch when the query cannot be embedded with the namespace's model, EmbedderUnavailable,
         MemoryNotFound for an unknown `near`, InvalidInput for weights that turn every leg off, VectorIndexUnavailable
-        when vectors are searched in an index that is away.
+        when vectors are searched in an index that is away, HookRefused.
         """
+        await self._hooks.before("before_recall", namespace, "recall", lambda: [_asked(query)])
         found = await view.namespace(namespace)
         if found is None:
             return _NOTHING
         require_declared(query.where, found.settings.payload_paths)
+        recall = await self._answered(view, found, query)
+        if counted:
+            self._count(view, found, (hit.memory.id for hit in recall.hits))
+        await self._hooks.after(
+            "after_recall", namespace, "recall", lambda: [_asked(query)],
+            lambda: ({"id": hit.memory.global_id, "key": hit.memory.key, "score": hit.score} for hit in recall.hits),
+        )  # fmt: skip
+        return recall
+
+    @needs(Scope.READ)
+    async def count(self, view: View, namespace: str, ids: Iterable[MemoryId]) -> None:
+        """Count memories as recalled that were chosen among those of recalls that were not counted."""
+        found = await view.namespace(namespace)
+        if found is not None:
+            self._count(view, found, ids)
+
+    def _count(self, view: View, namespace: Namespace, ids: Iterable[MemoryId]) -> None:
+        if self._accesses is not None and view.as_of == NOW:
+            self._accesses.recalled(namespace.id, ids, current_agent() or "")
+
+    async def _answered(self, view: View, namespace: Namespace, query: RecallQuery) -> Recall:
         if self._answers is None:
-            return (await self._computed(view, found, query)).recall
-        return await self._answers.recall(view, found, query, lambda: self._computed(view, found, query))
+            return (await self._computed(view, namespace, query)).recall
+        return await self._answers.recall(view, namespace, query, lambda: self._computed(view, namespace, query))
 
     async def _computed(self, view: View, namespace: Namespace, query: RecallQuery) -> Computed:
         question = await question_of(view, namespace, query, self._indexing)
@@ -104,7 +137,14 @@ class Recalls:
             if len(fresh):
                 board = board.extended(await boards.of(fresh, await _placed(view, namespace, near, fresh)))
             final = pulled(board, pulls)
-            return Ranked(board, pulls, final, ranking(board.ids, final.scores), boards.reach(board))
+            without = await pulling.superseded(board.ids)
+            left = without.left(final.scores)
+            return Ranked(board, pulls, final, without, left, ranking(board.ids, left), boards.reach(board))
+
+
+def _asked(query: RecallQuery) -> dict[str, Any]:
+    """A query as hooks see it."""
+    return {"query": query.text, "first": query.first, "kinds": [one.value for one in query.kinds]}
 
 
 async def _located(view: View, namespace: Namespace, pulling: Pulling, ref: MemoryRef) -> Nearness:

@@ -16,8 +16,8 @@ async def charge(
 ) -> None:
     """Let the caller pay for an operation of a validated document; of a subscription, for the first event.
 
-    `context.bill` is set. Raises QueryTooComplex when one request may not cost so much, or a whole budget does not
-    suffice for it, and BudgetSpent when what is left of it does not.
+    `context.bill` and `looks_back` are set. Raises QueryTooComplex when one request may not cost so much, or a whole
+    budget does not suffice for it, and BudgetSpent when what is left of it does not.
     """
     budget = context.services.limits.budget
     most = context.services.settings.max_query_cost
@@ -26,6 +26,7 @@ async def charge(
     if plan is None:
         return
     measured = Measurement(plan, variables)
+    context.looks_back = measured.looks_back
     context.bill = Bill(measured.total, limit, plan.is_subscription, budget)
     if measured.total > limit:
         await context.bill.look(context.services)

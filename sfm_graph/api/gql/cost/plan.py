@@ -75,6 +75,8 @@ class Plan:
     root: _Selection
     defaults: Mapping[str, ValueNode]
     is_subscription: bool
+    # The fields that say as of when they are read.
+    dated: "list[_Field]"
 
 
 @lru_cache(maxsize=128)
@@ -88,8 +90,9 @@ def plan_of(schema: GraphQLSchema, document: DocumentNode, name: str | None) -> 
         for one in operation.variable_definitions or ()
         if one.default_value is not None
     }
-    root = _Planner(schema, document).operation(operation)
-    return Plan(root, defaults, operation.operation is OperationType.SUBSCRIPTION)
+    planner = _Planner(schema, document)
+    root = planner.operation(operation)
+    return Plan(root, defaults, operation.operation is OperationType.SUBSCRIPTION, planner.dated)
 
 
 class _Planner:
@@ -99,6 +102,7 @@ class _Planner:
             node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
         }
         self._fragments: dict[str, _Selection] = {}
+        self.dated: list[_Field] = []
 
     def operation(self, node: OperationDefinitionNode) -> _Selection:
         return self._selection(self._schema.get_root_type(node.operation), node.selection_set)
@@ -137,7 +141,10 @@ class _Planner:
         defaults = {
             key: one.default_value for key, one in definition.args.items() if one.default_value is not Undefined
         }
-        return [_Field((node.alias or node.name).value, rule, given, defaults, inner)]
+        found = _Field((node.alias or node.name).value, rule, given, defaults, inner)
+        if "asOf" in given:
+            self.dated.append(found)
+        return [found]
 
 
 class Measurement:
@@ -148,6 +155,7 @@ class Measurement:
         self._variables = Variables(variables, plan.defaults)
         self._known: dict[int, _Cost] = {}
         self.total = self._selection(plan.root).fixed
+        self.looks_back = any(self._arguments(one).has("asOf", "known") for one in plan.dated)
 
     def heaviest(self) -> str:
         """The path of the field with the largest share, as far down as one field has most of what is above it."""

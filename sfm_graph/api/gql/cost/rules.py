@@ -6,11 +6,15 @@ Every other field, and every field that answers objects or a list, has its rule 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from sfm_graph.api.gql.context import COLUMNS_PER_NODE, MAX_NODES, SEARCH_NODES
+from sfm_graph.api.gql.context import COLUMNS_PER_NODE, KNOWN_NODES, MAX_NODES, SEARCH_NODES
 from sfm_graph.api.gql.cost.arguments import Arguments
+from sfm_graph.domain.duplicates import MAX_MEMBERS
+from sfm_graph.domain.fading import MAX_DECAY
+from sfm_graph.domain.foresight import MAX_PREDICTIONS
+from sfm_graph.domain.insights import MAX_INSIGHTS
 from sfm_graph.domain.page import MAX_PAGE
 from sfm_graph.domain.recall import MAX_EXPAND
 from sfm_graph.domain.validate import MAX_BULK_ITEMS
@@ -62,12 +66,24 @@ class Rule:
     page: Amount = nothing
 
 
+def _dated(rule: Rule) -> Rule:
+    """Of a field that may be read as of a moment: more, where it asks what was known then."""
+
+    def own(given: Arguments) -> int:
+        return rule.own(given) + (KNOWN_NODES if given.has("asOf", "known") else 0)
+
+    return replace(rule, own=own)
+
+
 def _search(page: Amount, more: Amount = nothing) -> Rule:
     return Rule(lambda given: SEARCH_NODES + more(given) + page(given), page=page)
 
 
 def _neighbors() -> Rule:
-    return _search(number("first"), lambda given: given.number("hops", MAX_HOPS) * given.number("first", MAX_PAGE))
+    def more(given: Arguments) -> int:
+        return given.number("hops", MAX_HOPS) * given.number("first", MAX_PAGE)
+
+    return _dated(_search(number("first"), more))
 
 
 def _traverse() -> Rule:
@@ -75,7 +91,7 @@ def _traverse() -> Rule:
         depth, limit = given.number("depth", MAX_HOPS), given.number("limit", MAX_WALK_RESULTS)
         return SEARCH_NODES + given.items("start", most=MAX_PAGE) + depth * limit
 
-    return Rule(own, page=number("limit", MAX_WALK_RESULTS))
+    return _dated(Rule(own, page=number("limit", MAX_WALK_RESULTS)))
 
 
 def _paths(many: Amount) -> Rule:
@@ -84,7 +100,7 @@ def _paths(many: Amount) -> Rule:
         hops = given.number("maxHops", MAX_PATH_HOPS)
         return SEARCH_NODES + many(given) * (hops + 2 * hops + 1)
 
-    return Rule(own, count=many, page=number("maxHops", MAX_PATH_HOPS))
+    return _dated(Rule(own, count=many, page=number("maxHops", MAX_PATH_HOPS)))
 
 
 def _rank_extra(given: Arguments) -> int:
@@ -125,16 +141,22 @@ _WRITE = Rule(constant(WRITE))
 RULES: Final[Mapping[str, Rule]] = {
     "Query.node": _READ,
     "Query.nodes": Rule(count=lambda given: given.items("ids", most=MAX_PAGE), read=1),
-    "Query.memory": _READ,
-    "Query.memories": _search(number("first")),
-    "Query.recall": _search(_recall_page),
+    "Query.memory": _dated(_READ),
+    "Query.memories": _dated(_search(number("first"))),
+    "Query.recall": _dated(_search(_recall_page)),
     "Query.traverse": _traverse(),
     "Query.neighbors": _neighbors(),
     "Query.shortestPath": _paths(one),
     "Query.paths": _paths(number("k", MAX_PATHS)),
-    "Query.rank": _search(number("first", MAX_RANKED), _rank_extra),
-    "Query.stats": _READ,
+    "Query.rank": _dated(_search(number("first", MAX_RANKED), _rank_extra)),
+    "Query.history": _search(number("first")),
+    "Query.linkHistory": _search(number("first")),
+    "Query.diff": Rule(constant(2), count=nothing),
+    "Query.stats": _dated(_READ),
+    "Query.duplicates": Rule(constant(WHOLE_GRAPH), page=number("first")),
     "Query.namespaces": _search(number("first")),
+    "Query.jobs": Rule(one, count=constant(10)),
+    "Query.copies": _search(number("first")),
     "Query.apiKeys": _search(number("first")),
     "Query.auditLog": _search(number("first")),
     "Mutation.storeMemory": _WRITE,
@@ -144,21 +166,57 @@ RULES: Final[Mapping[str, Rule]] = {
     "Mutation.forget": _WRITE,
     "Mutation.forgetMany": Rule(_forget_many),
     "Mutation.erase": _WRITE,
+    "Mutation.holdMemory": _WRITE,
+    "Mutation.releaseMemory": _WRITE,
+    "Mutation.decay": Rule(constant(WRITE + MAX_DECAY), page=constant(MAX_DECAY)),
+    "Mutation.consolidate": Rule(constant(WHOLE_GRAPH), page=constant(MAX_PAGE)),
+    "Mutation.mergeMemories": Rule(constant(WRITE + MAX_BULK_ITEMS)),
     "Mutation.link": _WRITE,
     "Mutation.linkMany": _batch(),
     "Mutation.updateLink": _WRITE,
     "Mutation.unlink": Rule(_unlink),
+    "Mutation.restore": _WRITE,
+    "Mutation.restoreLink": _WRITE,
+    # A recall, what followed, and up to 10 memories with their links.
+    "Mutation.predictNext": Rule(constant(2 * SEARCH_NODES + 2 * WRITE), page=constant(MAX_PREDICTIONS)),
+    "Mutation.reportOutcome": Rule(constant(2 * WRITE)),
+    # Some 50 searches, and up to 50 memories with their links.
+    "Mutation.reflect": Rule(constant(WHOLE_GRAPH), page=constant(MAX_INSIGHTS)),
+    "Mutation.copyMemories": Rule(constant(SEARCH_NODES + 2 * MAX_BULK_ITEMS)),
+    "Mutation.revokeCopy": Rule(constant(WRITE + MAX_BULK_ITEMS)),
     "Mutation.createNamespace": _WRITE,
     "Mutation.updateNamespace": _WRITE,
     "Mutation.deleteNamespace": Rule(constant(WHOLE_GRAPH)),
     "Mutation.createApiKey": _WRITE,
     "Mutation.revokeApiKey": _WRITE,
     "Subscription.changes": Rule(lambda given: SEARCH_NODES if given.has("around") else 0, read=1),
+    "CopyConnection.edges": _PAGE,
+    "CopyConnection.pageInfo": _HELD,
+    "CopyEdge.node": _HELD,
+    "CopyMemoriesPayload.copy": _HELD,
+    "RevokeCopyPayload.copy": _HELD,
+    "Memory.provenance": _READ,
+    # Up to 100 rows of an index.
+    "Memory.accesses": Rule(one, count=constant(1)),
     "Memory.coordinate": _HELD,
-    "Memory.links": Rule(number("first"), page=number("first")),
+    "Memory.links": _dated(Rule(number("first"), page=number("first"))),
     "Memory.neighbors": _neighbors(),
-    "Memory.similar": _search(number("first")),
+    "Memory.similar": _dated(_search(number("first"))),
     "Memory.pathTo": _paths(one),
+    "Memory.history": _search(number("first")),
+    "Link.history": _search(number("first")),
+    "MemoryVersionConnection.edges": _PAGE,
+    "MemoryVersionConnection.pageInfo": _HELD,
+    "MemoryVersionEdge.node": _HELD,
+    "MemoryVersion.memory": _HELD,
+    "LinkVersionConnection.edges": _PAGE,
+    "LinkVersionConnection.pageInfo": _HELD,
+    "LinkVersionEdge.node": _HELD,
+    "LinkVersion.link": _HELD,
+    "RestorePayload.memory": _HELD,
+    # As many as were forgotten with it, which nobody knows before.
+    "RestorePayload.links": Rule(count=constant(MAX_PAGE), read=1),
+    "RestoreLinkPayload.link": _HELD,
     "Link.source": _READ,
     "Link.target": _READ,
     "LinkConnection.edges": _PAGE,
@@ -195,6 +253,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "Namespace.counts": Rule(constant(SEARCH_NODES)),
     "Namespace.hotBytes": Rule(constant(SEARCH_NODES)),
     "NamespaceSettings.payloadPaths": _HELD,
+    "NamespaceSettings.functionalTypes": _HELD,
     "NamespaceCounts.memoriesByKind": _HELD,
     "NamespaceCounts.linksByType": _HELD,
     "NamespaceConnection.edges": _PAGE,
@@ -207,12 +266,32 @@ RULES: Final[Mapping[str, Rule]] = {
     "StoredMemory.memory": _HELD,
     "UpdateMemoryPayload.memory": _HELD,
     "ForgetManyPayload.ids": _HELD,
+    "HoldMemoryPayload.memory": _HELD,
+    "ReleaseMemoryPayload.memory": _HELD,
+    "DecayPayload.memories": _PAGE,
+    "ConsolidatePayload.groups": _READ_PAGE,
+    "ConsolidatedGroup.memory": _HELD,
+    "ConsolidatedGroup.sources": _HELD,
+    "Duplicates.groups": _READ_PAGE,
+    "DuplicateGroup.kept": _HELD,
+    "DuplicateGroup.duplicates": Rule(count=constant(MAX_MEMBERS), read=1),
+    "Duplicate.memory": _HELD,
+    "MergeMemoriesPayload.memory": _HELD,
+    "MergeMemoriesPayload.merged": _HELD,
     "LinkPayload.link": _HELD,
     "LinkManyPayload.failed": _PAGE,
     "LinkManyPayload.stored": _READ_PAGE,
     "StoredLink.link": _HELD,
     "UpdateLinkPayload.link": _HELD,
     "UnlinkPayload.ids": _HELD,
+    "PredictNextPayload.predictions": _PAGE,
+    "Prediction.memory": _HELD,
+    "ReportOutcomePayload.memory": _HELD,
+    "ReportOutcomePayload.link": _HELD,
+    "ReflectPayload.insights": _PAGE,
+    "Insight.memory": _HELD,
+    "Insight.evidence": _HELD,
+    "Insight.links": _HELD,
     "CreateNamespacePayload.namespace": _HELD,
     "UpdateNamespacePayload.namespace": _HELD,
     "ApiKey.scopes": _HELD,

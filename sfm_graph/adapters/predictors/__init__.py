@@ -1,0 +1,1 @@
+"""Predictors: language models behind servers that speak HTTP."""

@@ -1,0 +1,1 @@
+"""Consolidation: what follows from episodes that belong together."""

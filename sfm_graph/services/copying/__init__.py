@@ -1,0 +1,1 @@
+"""Copying memories from one namespace to another, with provenance; kept in step where that is asked for."""

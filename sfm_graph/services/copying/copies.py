@@ -1,0 +1,223 @@
+"""Making, listing and revoking copies."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sfm_graph.domain import validate
+from sfm_graph.domain.access import Scope
+from sfm_graph.domain.copying import Copied, Copy, Provenance
+from sfm_graph.domain.identity import MemoryId, MemoryRef
+from sfm_graph.domain.link import Link, StoredLink
+from sfm_graph.domain.memory import Memory, StoredMemory, WriteOperation
+from sfm_graph.domain.namespace import Namespace
+from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor
+from sfm_graph.errors import Conflict, InvalidInput, NamespaceNotFound, NotFound, SfmError, TooLarge
+from sfm_graph.ports.policy import Action
+from sfm_graph.services.access.guard import caller, needs
+from sfm_graph.services.copying.carrying import carried, link_request, named
+from sfm_graph.services.copying.selection import selected, selection
+from sfm_graph.services.links import Links
+from sfm_graph.services.memory_writes import MemoryWrites
+from sfm_graph.services.traversal import Traversal
+from sfm_graph.services.view import View, Views
+from sfm_graph.store import copies as store
+from sfm_graph.store import memories, namespaces
+from sfm_graph.store.copies import What
+from sfm_graph.store.database import Database, WriteSession
+
+# Others may take a key between its choice and the write, but not over and over.
+ATTEMPTS = 5
+MAX_LINKS = validate.MAX_BULK_ITEMS
+_MAX_ID = 2**63 - 1
+
+
+class _Taken(Exception):
+    """A key or coordinate that was free has been taken since."""
+
+
+class Copies:
+    """Copies memories, with the links among them, into another namespace."""
+
+    def __init__(
+        self, database: Database, views: Views, traversal: Traversal, memory_writes: MemoryWrites, made_links: Links
+    ) -> None:
+        self._database = database
+        self._views = views
+        self._traversal = traversal
+        self._writes = memory_writes
+        self._links = made_links
+
+    @needs(Scope.WRITE, target="source")
+    async def copy(self, namespace: str, source: str, given: Mapping[str, Any], *, follow: bool = False) -> Copy:
+        """Copy memories of `source` into `namespace`, which needs the right to read the one and to write the other.
+
+        given: as `selection.selection` says. `follow` keeps the copies in step with their sources from then on. A
+        copy that fails leaves nothing, unless the process dies in it: what it stored by then is in the listed copy.
+        Raises NamespaceNotFound, MemoryNotFound, InvalidInput, TooLarge for more than 10,000 memories or links,
+        ContentRefused, HookRefused.
+        """
+        validate.namespace(source)
+        if source == namespace:
+            raise InvalidInput("a copy leads to another namespace", field="source")
+        await caller().require(Action("copies.copy", Scope.READ, source, namespace))
+        chosen = selection(source, given)
+        async with self._views.open() as view:
+            scope = await view.existing_namespace(source)
+            ids = await selected(view, source, chosen, self._traversal)
+            found = await memories.by_ids(view.session, scope.id, source, ids)
+            joined = await store.links_among(view.session, scope.id, source, ids, MAX_LINKS + 1)
+            seen = view.snapshot.text
+        if len(joined) > MAX_LINKS:
+            raise TooLarge(f"more than {MAX_LINKS} links join the selected memories; select fewer", field="limit")
+        target_id, copy_id = await self._begun(namespace, scope, chosen.shown, seen)
+        try:
+            here = await self._stored(namespace, copy_id, [found[MemoryId(one)] for one in ids])
+            await self._linked(namespace, copy_id, joined, here)
+            if follow:
+                await self._database.write(lambda session: store.follow(session, target_id, copy_id))
+        except SfmError:
+            await self._undone(namespace, target_id, copy_id)
+            raise
+        return await self._get(namespace, copy_id)
+
+    async def _begun(self, namespace: str, scope: Namespace, shown: Mapping[str, Any], seen: str) -> tuple[int, int]:
+        """The row ids of the target and of a new copy into it."""
+        principal = caller().principal.name
+
+        async def work(session: WriteSession) -> tuple[int, int]:
+            target = await namespaces.lock(session, namespace)
+            made = await store.create(session, target.id, scope.id, shown, seen=seen, created_by=principal)
+            if made is None:
+                raise NamespaceNotFound(f"there is no namespace {scope.name!r}", namespace=scope.name)
+            return target.id, made
+
+        return await self._database.write(work)
+
+    async def _stored(self, namespace: str, copy_id: int, found: Sequence[Memory]) -> dict[int, int]:
+        """Store the copies; their ids by those of their sources."""
+        here: dict[int, int] = {}
+
+        async def record(session: WriteSession, target: Namespace, stored: Sequence[StoredMemory]) -> None:
+            if any(one.operation is not WriteOperation.CREATED for one in stored):
+                raise _Taken
+            pairs = [
+                Copied(source.id, one.memory.id, source.version, one.memory.version)
+                for source, one in zip(found, stored, strict=True)
+            ]
+            await store.put(session, What.MEMORIES, target.id, copy_id, pairs)
+            here.clear()
+            here.update((one.source_id, one.here) for one in pairs)
+
+        for _ in range(ATTEMPTS if found else 0):
+            taken = await self._taken(namespace, found)
+            items = [{**carried(one), **named(one, copy_id, taken)} for one in found]
+            try:
+                await self._writes.store_many(namespace, items, also=record)
+            except _Taken:
+                continue
+            return here
+        if found:
+            raise Conflict("other writers kept taking the same keys; try again", namespace=namespace)
+        return here
+
+    async def _taken(self, namespace: str, found: Sequence[Memory]) -> Mapping[MemoryRef, MemoryId]:
+        names = [MemoryRef(coordinate=one.coordinate) for one in found]
+        names += [MemoryRef(key=one.key) for one in found if one.key is not None]
+        async with self._database.read() as session:
+            target = await namespaces.by_name(session, namespace)
+            return await memories.locate(session, target.id, names) if target else {}
+
+    async def _linked(self, namespace: str, copy_id: int, joined: Sequence[Link], here: Mapping[int, int]) -> None:
+        if not joined:
+            return
+
+        async def record(session: WriteSession, target: Namespace, stored: Sequence[StoredLink]) -> None:
+            pairs = [
+                Copied(source.id, one.link.id, source.version, one.link.version)
+                for source, one in zip(joined, stored, strict=True)
+            ]
+            await store.put(session, What.LINKS, target.id, copy_id, pairs)
+
+        requests = [link_request(one, namespace, here) for one in joined]
+        await self._links.link_many(namespace, requests, also=record)
+
+    async def _undone(self, namespace: str, target_id: int, copy_id: int) -> None:
+        """Take back what a copy that fails has stored: nobody was told of it."""
+        await self._forgotten(namespace, target_id, copy_id)
+
+        async def work(session: WriteSession) -> None:
+            await store.drop(session, target_id, copy_id)
+
+        await self._database.write(work)
+
+    async def _forgotten(self, namespace: str, target_id: int, copy_id: int) -> None:
+        async with self._database.read() as session:
+            stored = await store.copied(session, What.MEMORIES, target_id, copy_id)
+        refs = [MemoryRef(id=MemoryId(one.here)) for one in stored]
+        if refs:
+            await self._writes.forget_many(namespace, refs)
+        sources = [one.source_id for one in stored]
+
+        async def work(session: WriteSession) -> None:
+            await store.release(session, What.MEMORIES, target_id, copy_id, sources)
+            joined = await store.copied(session, What.LINKS, target_id, copy_id)
+            await store.release(session, What.LINKS, target_id, copy_id, [one.source_id for one in joined])
+
+        await self._database.write(work)
+
+    async def _get(self, namespace: str, copy_id: int) -> Copy:
+        async with self._database.read() as session:
+            target = await namespaces.by_name(session, namespace)
+            found = await store.page(session, target.id, 0, 1, id=copy_id) if target else []
+        if not found:
+            raise NotFound(f"there is no copy {copy_id} in {namespace!r}", namespace=namespace)
+        return found[0]
+
+    @needs(Scope.READ)
+    async def list(self, view: View, namespace: str, *, first: int, after: str | None) -> Page[Copy]:
+        """A page of the copies into a namespace, by id, revoked ones too. The name of a source that the caller may
+        not read is left out."""
+        place = decode_cursor("copies", after)
+        last = validate.integer(place[0], "cursor", low=0, high=_MAX_ID) if place else 0
+        found = await view.namespace(namespace)
+        rows = await store.page(view.session, found.id, last, first + 1) if found else []
+        return cut_page([_shown(row) for row in rows], [encode_cursor("copies", [row.id]) for row in rows], first)
+
+    @needs(Scope.READ)
+    async def provenance(self, view: View, namespace: str, ids: Sequence[MemoryId]) -> dict[MemoryId, Provenance]:
+        """What memories are copies of; those that are none are missing. A source's name is told as in `list`."""
+        found = await view.namespace(namespace)
+        if found is None or not ids:
+            return {}
+        told = await store.provenance(view.session, found.id, ids)
+        reach = caller().principal.grant.reach
+        return {
+            one: source if source.namespace and reach.covers(source.namespace) else replace(source, namespace=None)
+            for one, source in told.items()
+        }
+
+    @needs(Scope.WRITE, target="copy_id")
+    async def revoke(self, namespace: str, copy_id: int, *, forget: bool = False) -> Copy:
+        """Keep a copy in step no longer; with `forget` forget the copied memories, too. Again it changes nothing.
+
+        Raises NotFound, and what forgetting raises (LegalHold, HookRefused): the copy is revoked all the same.
+        """
+        checked = validate.integer(copy_id, "copy", low=1, high=_MAX_ID)
+
+        async def work(session: WriteSession) -> int:
+            target = await namespaces.lock_existing(session, namespace)
+            if target is None or not await store.stop(session, target.id, checked):
+                raise NotFound(f"there is no copy {checked} in {namespace!r}", namespace=namespace)
+            return target.id
+
+        target_id = await self._database.write(work)
+        if forget:
+            await self._forgotten(namespace, target_id, checked)
+        return _shown(await self._get(namespace, checked))
+
+
+def _shown(one: Copy) -> Copy:
+    if one.source is None or caller().principal.grant.reach.covers(one.source):
+        return one
+    return replace(one, source=None, selection={})

@@ -1,0 +1,1 @@
+"""Moving all of a namespace in and out: memories, links, versions, accesses, settings, vectors."""

@@ -1,0 +1,1 @@
+"""What a predictor is used for: extraction, summaries, predictions and their outcomes, reflection."""
