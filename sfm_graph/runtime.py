@@ -1,8 +1,9 @@
 """The composition root: settings in, opened services out, closed in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
@@ -70,7 +71,7 @@ from sfm_graph.services.registry import Services
 from sfm_graph.services.restoring import Restoring
 from sfm_graph.services.rewording import Rewording
 from sfm_graph.services.settling import Settling
-from sfm_graph.services.tasks import ended
+from sfm_graph.services.tasks import ended, status
 from sfm_graph.services.transfer import Transfer
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.vector_indexing import VectorIndexing
@@ -158,6 +159,7 @@ async def open_runtime(
             await stack.enter_async_context(running(services.following.run(), "copies"))
             await stack.enter_async_context(running(services.extraction.run(), "extraction"))
             await stack.enter_async_context(running(services.fading.run(), "fading"))
+            await stack.enter_async_context(running(services.fading.run_rounds(), "fading rounds"))
         for follower in (services.relay, services.vector_indexing):
             if follower is not None and maintenance and settings.followers_inside:
                 await stack.enter_async_context(running(follower.run(), "follower"))
@@ -200,8 +202,11 @@ def compose(
     hooks = Hooks(installed_hooks(settings.hook_names), timeout_ms=settings.hook_timeout_ms)
     linking = Linking(installed_linkers(), WriteSearch(vectors))
     settling = Settling(windows, linking)
-    room = Room(database, settling)
-    fading = Fading(database, settling, FadingPass(database, indexing, settling), room)
+    room = Room(database, settling, hooks)
+    fading = Fading(
+        database, settling, FadingPass(database, indexing, settling, hooks), room,
+        interval_ms=settings.maintenance_interval_ms, hooks=hooks,
+    )  # fmt: skip
     memory_writes = MemoryWrites(database, indexing, settling, hooks, room)
     rewording = Rewording(database, indexing, windows, linking)
     links = Links(database, hooks)
@@ -214,7 +219,7 @@ def compose(
     )
     summarise = None if predictor is None else predictions.summarise
     searched = HotText(hot_text, indexing, max_waiting=max_waiting)
-    consolidation = Consolidation(database, indexing, settling, summarise)
+    consolidation = Consolidation(database, indexing, settling, summarise, hooks, room)
     retention = Retention(database, days=settings.change_retention_days)
     background = Maintenance(
         database,
@@ -225,10 +230,7 @@ def compose(
         tail=settings.vector_index_tail,
         interval_ms=settings.maintenance_interval_ms,
         indexes_vectors=vector_index is None,
-        rounds=(
-            fading.round,
-            consolidation.round,
-        ),
+        rounds=(consolidation.round,),
     )
     poll_seconds = settings.change_poll_ms / 1000
     vector_indexing = None
@@ -241,14 +243,28 @@ def compose(
     caching = None if cache is None or answers is None else CacheUse(cache, answers, embedders.shared)
     limits = limits or Limits(settings, InProcessRateLimiter(), InProcessRateLimiter())
     accesses = Accesses(database, flush_ms=settings.access_flush_ms)
-    plugged = {"accesses": accesses.state, "predictor": predictions.state}
+    extraction = Extraction(
+        database,
+        predictions,
+        Extracting(database, memory_writes, links),
+        interval_ms=settings.maintenance_interval_ms,
+        timeout_ms=settings.predictor_timeout_ms,
+    )
+    keys, audit = Keys(database), AuditLog(database)
+    following = Following(database, views, memory_writes, links, keys, poll_seconds=FOLLOWING_SECONDS)
+    plugged = {
+        "accesses": accesses.state,
+        "predictor": predictions.state,
+        "extraction": _state_of(extraction),
+        "fading": _state_of(fading),
+        "copies": _state_of(following),
+    }
     if caching is not None:
         plugged["cache"] = caching.state
     if settings.has_limits:
         plugged["limits"] = limits.state
     if hooks.any:
         plugged["hooks"] = hooks.state
-    keys, audit = Keys(database), AuditLog(database)
     authentication = Authentication(
         [*authenticators, keys],
         ScopesByNamespace(),
@@ -267,13 +283,6 @@ def compose(
         accesses,
         hooks,
     )
-    extraction = Extraction(
-        database,
-        predictions,
-        Extracting(database, memory_writes, links),
-        interval_ms=settings.maintenance_interval_ms,
-        timeout_ms=settings.predictor_timeout_ms,
-    )
     traversal = Traversal(walks)
     return Services(
         settings=settings,
@@ -282,10 +291,10 @@ def compose(
         memory_writes=memory_writes,
         links=links,
         history=History(),
-        restoring=Restoring(database, indexing, settling),
+        restoring=Restoring(database, indexing, settling, hooks, room),
         consolidation=consolidation,
         duplicates=DuplicateSearch(searched, vectors),
-        merging=Merging(database, indexing, settling),
+        merging=Merging(database, indexing, settling, hooks),
         recalls=recalls,
         accesses=accesses,
         walks=walks,
@@ -295,7 +304,7 @@ def compose(
         transfer=Transfer(database, memory_writes, links, indexing, Settling(windows, Linking(()))),
         agent_reads=AgentReads(),
         copies=Copies(database, views, traversal, memory_writes, links),
-        following=Following(database, views, memory_writes, links, keys, poll_seconds=FOLLOWING_SECONDS),
+        following=following,
         reembed=Reembed(
             database,
             indexing,
@@ -332,6 +341,19 @@ def compose(
         authentication=authentication,
         cache=caching,
     )
+
+
+class _Background(Protocol):
+    """Work beside the requests; `problem`: what failed last, None when nothing did."""
+
+    problem: str | None
+
+
+def _state_of(work: _Background) -> Callable[[], Awaitable[dict[str, Any]]]:
+    async def state() -> dict[str, Any]:
+        return status(work.problem)
+
+    return state
 
 
 def _answered_with(settings: Settings, reranking: Reranking) -> str:

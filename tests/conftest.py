@@ -23,8 +23,9 @@ from sfm_graph.store.embedded import embedded_postgres
 from sfm_graph.store.migrations import ensure_database, migrate
 
 # The suite draws the same examples each time; `make test ARGS="--hypothesis-profile=search"` looks for new ones.
-hypothesis.settings.register_profile("suite", derandomize=True)
-hypothesis.settings.register_profile("search", max_examples=1_000)
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", max_examples=1_000, deadline=None)
 hypothesis.settings.load_profile("suite")
 
 TEMPLATE = "sfm_template"

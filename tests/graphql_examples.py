@@ -25,8 +25,9 @@ GRAPHQL = {
     "memories": "{ memories(namespace: $NS) { edges { node { ...M links { edges { node { ...L } } } } } } }",
     "recall": '{ recall(query: "plan", namespace: $NS) { edges { node { ...M links { edges { node {'
     ' ...L } } } } } } }',
+    # What a link was costs a search each, and there may be 20,000 of them.
     "traverse": '{ traverse(start: [{key: "a"}], depth: 3, namespace: $NS) { nodes { ...M } links {'
-    ' ...L } compact } }',
+    ' id properties source { id content } target { id content } } compact } }',
     "neighbors": '{ neighbors(ref: {key: "a"}, hops: 3, namespace: $NS) { edges { node { ...M } link {'
     ' ...L } } } }',
     "shortestPath": '{ shortestPath(from: {key: "a"}, to: {key: "c"}, namespace: $NS) { nodes { ...M }'

@@ -38,13 +38,15 @@ def saying(say: Say, kind: str = "openai") -> Answer:
 
 
 @asynccontextmanager
-async def predicting(dsn: str, url: str | None, **settings: Any) -> AsyncIterator[Services]:
-    """A service on a test's database, without background work; `url` None: without a predictor."""
+async def predicting(
+    dsn: str, url: str | None, *, background: bool = False, **settings: Any
+) -> AsyncIterator[Services]:
+    """A service on a test's database, with background work if need be; `url` None: without a predictor."""
     given: dict[str, Any] = {"postgres_url": SecretStr(dsn), "pool_max_size": 6, **settings}
     if url is not None:
         given = {"predictor": "openai", "predictor_url": url, "predictor_model": "tiny", **given}
         given.setdefault("predictor_api_key", SecretStr(KEY))
-    async with open_runtime(load_settings(**given), maintenance=False) as services:
+    async with open_runtime(load_settings(**given), maintenance=background) as services:
         yield services
 
 

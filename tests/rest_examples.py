@@ -63,6 +63,8 @@ def _filled(value: Any, namespace: str) -> Any:
 
 
 _A, _B, _C = {"key": "a"}, {"key": "b"}, {"key": "c"}
+# What an outcome can be told of.
+_PREDICTION = {"key": "p", "content": "so", "payload": {"prediction": "so", "confidence": 0.5}}
 _QUERY = {"query": "plan", "top_k": 10}
 _ENDS = {"from_coord": _A, "to_coord": _C}
 
@@ -98,11 +100,14 @@ EXAMPLES = (
     Example("POST", "/recall_batch", body={"queries": ["plan", _QUERY]}, shows=True),
     Example("POST", "/keyword_search", body={"term": "pla"}, shows=True),
     Example("POST", "/payloads_by_coords", body={"coords": [_A, [1, 0, 0], "2,0,0"]}, shows=True),
+    Example("GET", "/duplicates", query={"threshold": "0.8"}, shows=True),
     Example("GET", "/jobs"),
+    # It stores what it predicts.
+    Example("POST", "/predict", body={"context": "plan", "around": _A}, shows=True),
     Example("POST", "/store", body={"coordinate": [0, 0, 0], "payload": {"word": "new"}}),
     Example("POST", "/memories", body={"coordinate": [7], "payload": {"word": "new"}}),
     Example("POST", "/remember", body={"content": "new", "key": "b"}),
-    Example("POST", "/store_bulk", body={"items": [{"content": "new"}, {"key": "c", "content": "new"}]}),
+    Example("POST", "/store_bulk", body={"items": [_PREDICTION, {"key": "c", "content": "new"}]}),
     Example("PATCH", "/memories/{coordinate}", "/memories/key:a", body={"title": "new"}),
     Example("POST", "/link", body=_ENDS),
     Example("POST", "/graph/link", body={**_ENDS, "type": "next", "weight": 2}),
@@ -113,11 +118,9 @@ EXAMPLES = (
     Example("DELETE", "/copies/{id}", "/copies/1", query={"forget": "true"}),
     Example("GET", "/memories/{coordinate}/accesses", "/memories/key:a/accesses"),
     Example("POST", "/import", lines=b'{"type":"memory","key":"a","content":"imported"}'),
-    Example("POST", "/predict", body={"context": "plan", "around": _B}, shows=True),
     Example("POST", "/outcomes", body={"prediction": {"key": "p"}, "outcome": "not so", "correct": False}),
     Example("POST", "/reflect", body={"since": "1d"}),
     Example("PUT", "/namespaces/{name}", body={"settings": {"payload_paths": ["word"]}}),
-    Example("GET", "/duplicates", query={"threshold": "0.8"}, shows=True),
     Example("POST", "/consolidate", body={"dry_run": True}),
     Example("POST", "/merge", body={"into": _A, "from": [_C]}),
     Example("POST", "/hold", body={"coord": _A}),

@@ -26,6 +26,7 @@ from sfm_graph.runtime import open_runtime
 from sfm_graph.services.registry import Services
 from sfm_graph.services.view import View
 from sfm_graph.settings import Settings
+from sfm_graph.store.database import Database
 
 SPACE = "past"
 KEYS = ["a", "b", "c", "d"]
@@ -294,8 +295,6 @@ async def test_a_moment_follows_the_order_of_commits_not_of_beginnings(services:
         await go_on.wait()
         await session.dynamic("update memories set title = 'early' where key = 'a' returning id")
 
-    from sfm_graph.store.database import Database
-
     database = Database(database_dsn)
     await database.open()
     try:
@@ -356,3 +355,31 @@ async def test_what_was_found_then_is_found_by_its_words_and_vector_of_then(serv
     async with services.views.open() as view:
         recall = await services.recalls.recall(view, SPACE, RecallQuery("bread butter", first=2))
     assert [hit.memory.key for hit in recall.hits] == ["a"]
+
+
+async def test_what_a_conversation_says_later_does_not_move_what_was_found_then(services: Services) -> None:
+    """Every message changes the windows of those before it: scores as of a moment must not know of them."""
+    lines = ["the mill is closed", "who runs the bakery", "Mary has the bread oven", "stone by stone", "see you"]
+
+    async def say(place: int, text: str) -> None:
+        payload = {"session": "chat", "position": place}
+        await services.memory_writes.store(SPACE, {"key": f"s{place}", "content": text, "payload": payload})
+
+    for place, text in enumerate(lines[:3]):
+        await say(place, text)
+    known = datetime.now(UTC)
+    first = await _found(services, known)
+    assert len(first) == 6
+    for place, text in enumerate(lines[3:], start=3):
+        await say(place, text)
+    await say(1, "nobody bakes here")
+    assert await _found(services, known) == first
+
+
+async def _found(services: Services, known: datetime) -> list[tuple[str | None, float]]:
+    found: list[tuple[str | None, float]] = []
+    for text in ("bakery bread", "stone mill"):
+        async with services.views.open(AsOf(known=known, valid=DAY)) as view:
+            recall = await services.recalls.recall(view, SPACE, RecallQuery(text, first=10))
+        found += [(hit.memory.key, round(hit.score, 9)) for hit in recall.hits]
+    return found

@@ -156,6 +156,30 @@ async def test_a_field_may_say_otherwise_time_by_time(past: Past) -> None:
     assert (b["links"]["edges"], c["links"]["edges"]) == ([], [{"node": {"type": "rail"}}])
 
 
+async def test_what_is_not_there_at_the_other_moment_is_joined_to_nothing(past: Past) -> None:
+    """The example of docs/time.md where the hit was forgotten since, and the other way round."""
+    query = """query ($asOf: AsOf, $other: AsOf) {
+      recall(query: "the harbour at night", first: 1, asOf: $asOf) { edges { node {
+        key neighbors { edges { node { key } link { type } } }
+        other: neighbors(asOf: $other) { edges { node { key } } pageInfo { hasNextPage } truncated counts }
+        pathTo(ref: {key: "c"}, asOf: $other) { nodes { key } }
+        links(asOf: $other) { edges { node { type } } } history { edges { node { memory {
+          neighbors { edges { node { key } } } pathTo(ref: {key: "a"}) { nodes { key } } } } } } } } } }"""
+    (hit,) = (await past.graph.data(query, asOf=past.as_of, other={"known": None}))["recall"]["edges"]
+    nothing = {"edges": [], "pageInfo": {"hasNextPage": False}, "truncated": False, "counts": []}
+    node = hit["node"]
+    assert (node["key"], keys(node["neighbors"])) == ("b", ["a", "c"])
+    assert (node["other"], node["pathTo"], node["links"]) == (nothing, None, {"edges": []})
+    versions = [one["node"]["memory"] for one in node["history"]["edges"]]
+    assert versions == [{"neighbors": {"edges": []}, "pathTo": None}]
+    dora = query.replace("the harbour at night", "Dora")
+    (hit,) = (await past.graph.data(dora, asOf=None, other=past.as_of))["recall"]["edges"]
+    assert (hit["node"]["key"], hit["node"]["other"], hit["node"]["pathTo"]) == ("d", nothing, None)
+    # What the path should lead to is still asked for by name.
+    missing = 'query { memory(ref: {key: "a"}) { pathTo(ref: {key: "b"}) { nodes { key } } } }'
+    assert await past.graph.codes(missing) == ["memory_not_found"]
+
+
 @asynccontextmanager
 async def counted(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[AsOf]]:
     """As of when views are opened inside."""

@@ -69,6 +69,7 @@ MASTER = "a-static-token-of-tests"
 # Public methods of services that no face reaches for a caller: why each needs no guard.
 UNGUARDED = {
     "Views.open": "a connection and its snapshot; faces may do nothing with it but hand it on",
+    "Views.together": "a turn to hold several connections; it reads nothing",
     "Views.forget_all": "memory of the process",
     "Health.report": "open paths: the state of dependencies, of no namespace",
     "Health.database": "`sfm doctor`",
@@ -87,12 +88,12 @@ UNGUARDED = {
     "VectorIndexing.handle": "background work",
     "VectorIndexing.load": "background work",
     "VectorIndexing.state": "health",
-    "Accesses.recalled": "recall counts what it answers with",
     "Accesses.run": "background work",
     "Accesses.flush": "background work",
     "Accesses.state": "health",
     "Fading.run": "background work",
     "Fading.round": "background work",
+    "Fading.run_rounds": "background work",
     "Maintenance.run": "background work",
     "Extraction.run": "background work",
     "Extraction.round": "background work",
@@ -466,6 +467,9 @@ async def test_a_command_takes_its_scope_on_its_own_namespace(
     files = {"$LINES": tmp_path / "lines.ndjson", "$ITEMS": tmp_path / "items.ndjson"}
     files["$LINES"].write_text('{"type": "memory", "key": "imported", "content": "imported"}\n')
     files["$ITEMS"].write_text('{"key": "p", "content": "so", "payload": {"prediction": "so", "confidence": 0.5}}\n')
+    # What `revoke-copy` revokes.
+    for namespace in (MINE, OTHER):
+        await services.copies.copy(namespace, f"{namespace}/source", {"start": [{"key": "s"}]})
     async with serving(services) as served:
         for scope, token in tokens:
             monkeypatch.setenv("SFM_TOKEN", token)

@@ -11,6 +11,8 @@ import psycopg
 import pytest
 from rest_examples import EXAMPLES, Example, Json, fill
 
+from sfm_graph.domain import validate
+from sfm_graph.errors import InvalidInput
 from sfm_graph.services.registry import Services
 
 NS = "default"
@@ -121,15 +123,31 @@ WRONG: dict[str, list[Any]] = {
     "rerank": ["no", 0],
     "model": [[], {"name": "x"}, {"name": "x", "dimension": 0}, {"name": "x", "dimension": 4_001, "revision": "1"}],
     "namespace": ["", " a", "a\nb", "x" * 129, 1, [], {}],
+    "id": ["", "x", 1, [], {}, "x" * 1_000],
+    "depth": [-1, 11, 1.5, "1", True, []],
+    "direction": ["up", "", 1, []],
+    "types": ["x", [""], [1], {}, ["x"] * 101, ["x" * 129]],
+    "outcome": ["", " ", 1, [], {}, "x" * 10_001],
+    "value": [-0.1, 1.1, "1", True, []],
+    "since": ["", "x", "1y", "-1d", 1, [], {}, "10000-01-01"],
 }
 WRONG |= {
     field: WRONG[alike]
     for field, alike in (
         ("to_coord", "from_coord"), ("valid_to", "valid_from"), ("limit", "first"), ("erase", "partial"),
         ("case_sensitive", "exact"), ("expires_at", "valid_from"), ("valid_at", "valid_from"),
-        ("known_at", "valid_from"),
+        ("known_at", "valid_from"), ("around", "from_coord"), ("coord", "from_coord"), ("prediction", "from_coord"),
+        ("into", "from_coord"), ("from", "coords"), ("start", "coords"), ("version", "expected_version"),
+        ("source", "namespace"), ("links", "partial"), ("follow", "partial"), ("dry_run", "partial"),
+        ("correct", "partial"),
     )
 }  # fmt: skip
+# Where a route's field of that name takes something else.
+WRONG_ON: dict[tuple[str, str], list[Any]] = {
+    ("/predict", "context"): [1, [], {}, "x" * 1_000_001],
+    ("/copies", "limit"): [0, 10**9, -1, "x", 1.5],
+    ("/decay", "limit"): [0, 10**9, -1, "x", 1.5],
+}
 QUERIES = {
     "/memories": [
         {"first": "0"}, {"first": "-1"}, {"first": "1000000000"}, {"first": "x"}, {"after": "x"}, {"kind": "unknown"},
@@ -216,10 +234,10 @@ def _refused(answer: httpx.Response, what: object) -> None:
     assert answer.json()["status"] == answer.status_code, what
 
 
-def _wrong_bodies(body: Json, known: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+def _wrong_bodies(path: str, body: Json, known: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The example's body with one wrong value for one of the fields that its route knows."""
     for field in known:
-        for value in WRONG[field]:
+        for value in WRONG_ON.get((path, field)) or WRONG[field]:
             yield field, json.dumps({**body, field: value}).encode()
     for name, text in NEVER.items():
         for field in body:
@@ -244,7 +262,7 @@ async def test_bodies_that_are_no_json_object_are_refused(
 @pytest.mark.parametrize("example", WITH_BODY, ids=lambda one: one.route)
 async def test_values_out_of_bounds_are_refused(client: httpx.AsyncClient, unchanged: None, example: Example) -> None:
     assert example.body is not None
-    for name, content in _wrong_bodies(example.body, await _fields(client, example)):
+    for name, content in _wrong_bodies(example.path, example.body, await _fields(client, example)):
         _refused(await _send(client, example, content), (name, content[:200]))
 
 
@@ -314,3 +332,12 @@ async def _send(
     headers = {"Content-Type": "application/json", **(headers or {})}
     url = example.url or example.path.replace("{name}", "made")
     return await client.request(example.method, url, content=content, headers=headers)
+
+
+def test_a_plus_that_a_query_string_lost_is_taken_back() -> None:
+    for offset in ("00:00", "05:30", "0200", "02"):
+        for time in ("2026-03-01T12:00:00", "2026-03-01T12:00:00.123456", "2026-03-01T12:00"):
+            assert validate.moment(f"{time} {offset}", "at") == validate.moment(f"{time}+{offset}", "at")
+    for wrong in ("2012", "2012-05", "2026-03-01T12:00:00  00:00", "2026-03-01 00:00 00:00", "2026-03-01T 00:00"):
+        with pytest.raises(InvalidInput, match="such as 2026-03-01, "):
+            validate.moment(wrong, "at")

@@ -1,5 +1,6 @@
 """The content policy: what memories and links may say, in every way of writing them."""
 
+import threading
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from sfm_graph.domain.patterns import FINDERS, PERSONAL, SECRETS, looks_random
 from sfm_graph.domain.recall import RecallQuery
 from sfm_graph.domain.where import EVERYTHING
 from sfm_graph.errors import ContentRefused, InvalidInput
+from sfm_graph.services import screening
 from sfm_graph.services.links import LinkRequest
 from sfm_graph.services.registry import Services
 
@@ -29,7 +31,7 @@ FOUND = {
     "password": ["password = 'Tr0ub4dor&3'", "API_KEY: 9f8a7b6c5d4e", "db_password=correct-horse-9"],
     "email": ["bob.smith+tag@mail.example.co.uk", "jörg@müller.de"[5:] and "joerg@müller.de"],
     "phone": ["+491701234567", "+1 (555) 123-4567"],
-    "iban": ["DE89370400440532013000", "GB29 NWBK 6016 1331 9268 19"],
+    "iban": ["DE89370400440532013000", "GB29 NWBK 6016 1331 9268 19", "DE89 3704 0044 0532 0130 00"],
     "credit_card": ["4111 1111 1111 1111", "378282246310005", "5555-5555-5555-4444"],
     "ssn": ["123-45-6789"],
 }
@@ -80,10 +82,25 @@ def test_every_rule_is_tried() -> None:
     assert FOUND.keys() == NOT_FOUND.keys() == FINDERS.keys() == SECRETS.keys() | PERSONAL.keys()
 
 
+@pytest.mark.parametrize(
+    ("rule", "text", "found"),
+    [
+        ("credit_card", "Room 25 4111 1111 1111 1111", ["4111 1111 1111 1111"]),
+        ("credit_card", "12-3 4111111111111111 378282246310005 12/26", ["4111111111111111", "378282246310005"]),
+        ("credit_card", "7 " * 100 + "4111-1111-1111-1111 9 5", ["4111-1111-1111-1111"]),
+        ("credit_card", "25 4111 1111 1111 1112", []),
+        ("iban", "REF AB12 DE89 3704 0044 0532 0130 00", ["DE89 3704 0044 0532 0130 00"]),
+        ("iban", "BE12 NO93 8601 1117 947 X", ["NO93 8601 1117 947"]),
+    ],
+)  # fmt: skip
+def test_numbers_are_found_after_other_words_and_numbers(rule: str, text: str, found: list[str]) -> None:
+    assert [text[one.start : one.end] for one in FINDERS[rule](text)] == found
+
+
 SEEDS = (
     "a", "@", "a@", "a@a.", "eyJ", "eyJaaaaaaaa.eyJ", "-----BEGIN A PRIVATE KEY-----", "-----BEGIN A ", "password=",
     "password", "token: ", "4", "4 ", "4-4", "+1", "+1 ", "AB12 ", "A1", "DE89", "sk-", "ghp_", "xoxb-", "123-",
-    "123-45-6789", " ", "token \t",
+    "123-45-6789", " ", "token \t", "4111 ", "4111-1111-1111-1111 ", "BE89 ",
 )  # fmt: skip
 
 
@@ -177,6 +194,12 @@ def test_a_wrong_policy_is_refused(wrong: object) -> None:
         namespace_settings({"content_policy": wrong})
 
 
+def test_a_misspelt_rule_is_named() -> None:
+    for wrong in ({"secretz": "refuse"}, {"patterns": {"secretz": "refuse"}}):
+        with pytest.raises(InvalidInput, match="not 'secretz'"):
+            content_policy(wrong)
+
+
 def test_randomness_is_told_from_words() -> None:
     assert looks_random("9f8a7b6c5d4e")
     assert not looks_random("something")
@@ -262,3 +285,97 @@ async def test_properties_of_links_are_screened(services: Services) -> None:
     assert [one.code for one in bulk.failed] == ["content_refused"]
     with pytest.raises(ContentRefused):
         screened_properties({"k": "x" * 80}, _policy(max_payload_bytes=60))
+
+
+async def test_what_is_merged_or_comes_back_is_looked_at_by_the_rules_of_now(services: Services) -> None:
+    writes, links = services.memory_writes, services.links
+    bob = {"mail": "bob@example.com"}
+    await writes.store_many(NS, [{"key": one, "content": one} for one in "ax"])
+    await writes.store(NS, {"key": "b", "content": "b", "title": "bob@example.com", "payload": {"b": 1}})
+    gone = (await links.link(NS, {"key": "a"}, {"key": "x"}, {"type": "gone", "properties": bob})).link.id
+    await links.link(NS, {"key": "b"}, {"key": "x"}, {"type": "kept", "properties": bob})
+    await links.unlink_many(NS, [gone])
+    merge = (NS, MemoryRef(key="a"), [MemoryRef(key="b")])
+    for rules in ({"patterns": {"email": "refuse"}}, {"allowed_keys": ["a"]}):
+        await services.namespaces.put(NS, settings={"content_policy": rules}, model=None)
+        with pytest.raises(ContentRefused):
+            await services.merging.merge(*merge)
+    rules = {"allowed_keys": ["b"], "patterns": {"email": "refuse"}}
+    await services.namespaces.put(NS, settings={"content_policy": rules}, model=None)
+    with pytest.raises(ContentRefused):
+        await services.restoring.restore_link(NS, gone)
+    await writes.forget_many(NS, [MemoryRef(key="x")])
+    with pytest.raises(ContentRefused) as refused:
+        await services.restoring.restore(NS, MemoryRef(key="x"))
+    assert refused.value.details["place"] == "properties.mail"
+    rules["patterns"] = {"email": "redact"}
+    await services.namespaces.put(NS, settings={"content_policy": rules}, model=None)
+    restored = await services.restoring.restore(NS, MemoryRef(key="x"))
+    assert [one.properties for one in restored.links] == [{"mail": "[redacted:email]"}]
+    merged = (await services.merging.merge(*merge)).memory
+    assert (merged.title, merged.payload.keys()) == ("[redacted:email]", {"b", "merged_from"})
+    assert (await services.restoring.restore_link(NS, gone)).link.properties == {"mail": "[redacted:email]"}
+
+
+async def test_what_consolidation_says_is_looked_at(services: Services) -> None:
+    told = [{"key": f"e{n}", "content": f"Ada wrote to bob@example.com about ship {n}"} for n in range(3)]
+    await services.memory_writes.store_many(NS, told)
+    settings: dict[str, Any] = {
+        "consolidation": {"similarity": 0.3},
+        "content_policy": {"allowed_keys": ["a"], "patterns": {"email": "refuse"}},
+    }
+    await services.namespaces.put(NS, settings=settings, model=None)
+    report = await services.consolidation.run(NS)
+    assert (report.created, report.put_off) == (0, 1)
+    settings["content_policy"]["patterns"] = {"email": "redact"}
+    await services.namespaces.put(NS, settings=settings, model=None)
+    await services.memory_writes.update(NS, MemoryRef(key="e0"), {"content": "Ada wrote to bob@example.com"})
+    (group,) = (await services.consolidation.run(NS)).groups
+    assert group.memory is not None
+    assert "bob" not in group.memory.content
+    assert "[redacted:email]" in group.memory.content
+
+
+async def test_what_is_consolidated_needs_room(services: Services) -> None:
+    told = [{"key": f"e{n}", "content": f"Ada walked to the harbour and saw ship {n}"} for n in range(4)]
+    settings = {"consolidation": {"similarity": 0.3}, "max_memories": 4}
+    await services.namespaces.put(NS, settings=settings, model=None)
+    await services.memory_writes.store_many(NS, told)
+    # One of the sources makes room for what comes of the others.
+    assert (await services.consolidation.run(NS)).created == 1
+    async with services.views.open() as view:
+        page = await services.memory_reads.list(view, NS, where=EVERYTHING, order=OrderBy(), first=10, after=None)
+    assert len(page.items) == 4
+
+
+async def test_what_is_restored_needs_room(services: Services) -> None:
+    await services.namespaces.put(NS, settings={"max_memories": 2}, model=None)
+    stored = await services.memory_writes.store_many(NS, [{"key": one, "content": one} for one in "ab"])
+    await services.memory_writes.forget_many(NS, [MemoryRef(key="a")])
+    await services.memory_writes.store(NS, {"key": "c", "content": "c"})
+    restored = await services.restoring.restore(NS, MemoryRef(id=stored.stored[0].memory.id))
+    assert restored.memory.key == "a"
+    async with services.views.open() as view:
+        found = await services.memory_reads.find_many(view, NS, [MemoryRef(key=one) for one in "abc"])
+    assert sum(one is not None for one in found) == 2
+
+
+async def test_what_takes_long_is_looked_at_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def noted(memory: NewMemory, policy: Any) -> NewMemory:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return memory
+
+    monkeypatch.setattr(screening, "screened", noted)
+    long = "x" * 20_000
+    for memory in (NewMemory(content="x"), NewMemory(content="x", payload={"a": 1})):
+        await screening.screen({0: memory}, _policy(max_content_bytes=1), {}, partial=False)
+    for memory in (
+        NewMemory(content=long), NewMemory(content="x", title=long),
+        NewMemory(content="x", payload={"a": {"b": long}}),
+    ):  # fmt: skip
+        await screening.screen({0: memory}, _policy(max_content_bytes=1), {}, partial=False)
+    many = dict.fromkeys(range(200), NewMemory(content="x"))
+    await screening.screen(many, _policy(max_content_bytes=1), {}, partial=False)
+    assert threads == [False, False, True, True, True, *[True] * 200]

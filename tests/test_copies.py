@@ -14,6 +14,7 @@ from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.errors import ContentRefused, Forbidden, InvalidInput, NamespaceNotFound, NotFound, TooLarge
 from sfm_graph.services.access.guard import Caller, acting
 from sfm_graph.services.access.policy import ScopesByNamespace
+from sfm_graph.services.copying import batches
 from sfm_graph.services.registry import Services
 
 FROM, TO = "lab", "team"
@@ -131,8 +132,8 @@ async def test_what_others_changed_here_is_left_alone_and_said(services: Service
     assert {key: one.content for key, one in found.items()} == {"a": "ours", "b": "theirs b"}
     assert await _links(services) == [("a", "b", 5.0)]
     error = (await _only(services)).error or ""
-    assert "memories" in error
-    assert "links" in error
+    assert f"memory a: it was changed in {TO!r}" in error
+    assert f"link {link.global_id}: it was changed in" in error
     assert await services.following.round() == 0
     # Neither is it forgotten with its source.
     await services.memory_writes.forget_many(FROM, [MemoryRef(key="a")])
@@ -145,6 +146,66 @@ async def _link_rows(services: Services) -> list[Any]:
     async with services.views.open() as view:
         pages = await services.links.pages_of(view, TO, [found["a"].id], WalkFilter(), 100, None)
     return [link for page in pages.values() for link in page.items]
+
+
+async def test_links_of_a_functional_type_are_followed(services: Services) -> None:
+    await _stored(services)
+    await services.namespaces.put(TO, settings={"functional_types": ["works_at"]}, model=None)
+    await services.links.link(FROM, {"key": "a"}, {"key": "b"}, {"type": "works_at"})
+    await _copied(services, follow=True)
+    # One that cannot be made comes first; the other one begins now over there.
+    await services.memory_writes.forget_many(TO, [MemoryRef(key="b")])
+    await services.links.link(FROM, {"key": "a"}, {"key": "b"}, {"type": "works_at", "weight": 3})
+    await services.links.link(FROM, {"key": "b"}, {"key": "c"}, {"type": "works_at"})
+    await services.links.link(FROM, {"key": "a"}, {"key": "c"}, {"type": "works_at", "weight": 5})
+    assert await services.following.round() == 1
+    assert ("a", "c", 5.0) in await _links(services)
+    await services.links.link(FROM, {"key": "a"}, {"key": "c"}, {"type": "works_at", "weight": 6})
+    assert await services.following.round() == 1
+    assert ("a", "c", 6.0) in await _links(services)
+
+
+async def test_a_copy_that_cannot_be_followed_stops_no_other(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _stored(services)
+    broken = await _copied(services, follow=True)
+    await services.copies.copy("other", FROM, {"start": [{"key": "a"}]}, follow=True)
+    compared = services.following._compared
+
+    async def failing(view: Any, one: Copy) -> Any:
+        if one.id == broken.id:
+            raise KeyError(one.id)
+        return await compared(view, one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.following, "_compared", failing)
+        await services.memory_writes.update(FROM, MemoryRef(key="a"), {"content": "new"})
+        assert await services.following.round() == 2
+    assert (await _memories(services, "other"))["a"].content == "new"
+    assert "KeyError" in ((await _only(services)).error or "")
+    # It waits before it is tried again.
+    assert await services.following.round() == 0
+    services.following._retries.clear()
+    assert await services.following.round() == 1
+    assert (await _memories(services))["a"].content == "new"
+
+
+async def test_much_is_copied_and_followed_piece_by_piece_up_to_a_bound(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _stored(services)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 20)
+    made = await _copied(services, where={"key": {"in": ["a", "b", "c"]}}, follow=True)
+    assert (made.memories, await _links(services)) == (3, [("a", "b", 2.0), ("b", "c", 2.0)])
+    for key in "abc":
+        await services.memory_writes.update(FROM, MemoryRef(key=key), {"content": f"new {key}"})
+    assert await services.following.round() == 1
+    assert {one.content for one in (await _memories(services)).values()} == {"new a", "new b", "new c"}
+    monkeypatch.setattr(batches, "MAX_BYTES", 30)
+    with pytest.raises(TooLarge):
+        await _copied(services, where={"key": {"in": ["a", "b", "c"]}})
+    assert list(batches.batches("abcd", [5, 15, 30, 1])) == [["a", "b"], ["c"], ["d"]]
 
 
 async def test_two_processes_that_follow_do_each_step_once(services: Services) -> None:
@@ -233,6 +294,49 @@ async def test_a_copy_needs_to_read_the_one_and_to_write_the_other(services: Ser
             await _copied(services)
     with acting(_caller((FROM, Scope.READ), (TO, Scope.WRITE))):
         assert (await _copied(services, start=[{"key": "d"}])).created_by == "key:1"
+
+
+async def test_administrators_of_the_source_see_and_end_copies_from_it(
+    client: httpx.AsyncClient, services: Services
+) -> None:
+    await _stored(services)
+    made = await _copied(services, follow=True)
+    await _copied(services, start=[{"key": "d"}])
+    with acting(_caller((FROM, Scope.READ), (FROM, Scope.WRITE))):
+        async with services.views.open() as view:
+            with pytest.raises(Forbidden):
+                await services.copies.list_out(view, FROM, first=1, after=None)
+        with pytest.raises(Forbidden):
+            await services.copies.withdraw(FROM, made.id)
+    with acting(_caller((FROM, Scope.ADMIN))):
+        async with services.views.open() as view:
+            page = await services.copies.list_out(view, FROM, first=1, after=None)
+            rest = await services.copies.list_out(view, FROM, first=5, after=page.cursors[-1])
+        assert [(one.id, one.namespace, one.follows) for one in page.items] == [(made.id, TO, True)]
+        assert len(rest.items) == 1
+        ended = await services.copies.withdraw(FROM, made.id)
+        with pytest.raises(NotFound):
+            await services.copies.withdraw(FROM, made.id + 100)
+        assert (await services.copies.withdraw(FROM, made.id)).revoked_at == ended.revoked_at
+    assert (ended.follows, ended.memories) == (False, 3)
+    with pytest.raises(NotFound):
+        await services.copies.withdraw(TO, made.id)
+    # The same on the faces.
+    of = {"namespace": FROM, "outgoing": "true"}
+    listed = (await client.get("/copies", params=of)).json()["copies"]
+    assert [one["revoked_at"] is not None for one in listed] == [True, False]
+    again = await client.delete(f"/copies/{made.id}", params=of)
+    assert (again.status_code, again.json()["memories"]) == (200, 3)
+    refused = await client.delete(f"/copies/{made.id}", params={**of, "forget": "true"})
+    assert refused.status_code == 400
+    document = """mutation($ns: String!, $id: ID!) {
+      revokeCopy(input: {namespace: $ns, id: $id, outgoing: true}) { copy { namespace error } } }"""
+    asked = {"query": document, "variables": {"ns": FROM, "id": str(made.id)}}
+    told = (await client.post("/graphql", json=asked)).json()
+    assert told["data"]["revokeCopy"]["copy"] == {"namespace": TO, "error": "it was ended from the source namespace"}
+    query = "query($ns: String!) { copies(namespace: $ns, outgoing: true) { edges { node { id } } } }"
+    found = (await client.post("/graphql", json={"query": query, "variables": {"ns": FROM}})).json()
+    assert len(found["data"]["copies"]["edges"]) == 2
 
 
 async def test_a_reader_is_not_told_of_a_source_out_of_reach(services: Services) -> None:

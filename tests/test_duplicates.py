@@ -1,6 +1,7 @@
 """Duplicates: which memories are proposed, and what becomes of them and their links when they are merged."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from sfm_graph.domain.merging import MergeResult, merged_memory, moved_links
 from sfm_graph.domain.walk import WalkFilter
 from sfm_graph.errors import IdempotencyConflict, InvalidInput, LegalHold, MemoryNotFound, NamespaceNotFound
 from sfm_graph.hot.text import pairs as module
+from sfm_graph.services import duplicates
 from sfm_graph.services.idempotency import idempotency_key
 from sfm_graph.services.registry import Services
 
@@ -66,6 +68,48 @@ def test_a_thousand_equal_vectors_are_no_million_pairs() -> None:
     vectors = np.repeat(_vectors(2)[:1], 1_000, axis=0)
     one, _, _ = module._banded(vectors, 0.97)
     assert 999 <= len(one) <= 1_000 * module.NEXT
+
+
+@pytest.mark.parametrize("search", [module._exact, module._banded])
+def test_of_many_pairs_the_nearest_are_kept_as_they_are_found(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = _vectors(700)
+    wanted = np.sort(search(vectors, 0.9)[2])[::-1]
+    monkeypatch.setattr(module, "MAX_PAIRS", 20)
+    assert len(wanted) > 100
+    assert np.allclose(np.sort(search(vectors, 0.9)[2])[::-1][:21], wanted[:21])
+    equal = np.repeat(vectors[:1], 600, axis=0)
+    # Of each of two blocks, or of all bands, one more than are told: there are more.
+    assert 20 < len(search(equal, 0.97)[0]) <= 42
+
+
+async def test_who_gives_up_leaves_the_turn_to_the_search_that_goes_on(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await services.memory_writes.store_many(SPACE, [{"key": key, "content": "one and the same"} for key in "ab"])
+    running: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    search = duplicates.near_pairs
+
+    def held(*given: Any) -> Any:
+        running.append("begun")
+        begun.set()
+        go_on.wait(30)
+        running.append("over")
+        return search(*given)
+
+    monkeypatch.setattr(duplicates, "near_pairs", held)
+    first = asyncio.create_task(_propose(services))
+    assert await asyncio.to_thread(begun.wait, 30)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(_propose(services))
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+    assert running == ["begun"]
+    go_on.set()
+    assert len((await second).groups) == 1
+    assert running == ["begun", "over"] * 2
 
 
 @given(

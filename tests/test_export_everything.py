@@ -387,6 +387,7 @@ AT = "2026-01-01T00:00:00+00:00"
 STAMPS = {"version": 1, "created_at": AT, "updated_at": AT}
 MEMORY = {"type": "memory", "number": 1, "coordinate": [1], "kind": "entity", "content": "x", "payload": {},
           "importance": 1, **STAMPS}  # fmt: skip
+GONE = {"type": "gone", "entity": "memory", "number": 1}
 LINK = {"type": "link", "number": 1, "source": 1, "target": 1, "link_type": "t", "weight": 1, **STAMPS}
 HEAD = {"type": "namespace", "format": 2, "settings": {}, "vectors": True,
         "model": {"name": "m", "revision": "1", "dimension": 2}}  # fmt: skip
@@ -406,6 +407,7 @@ VERSION = {"type": "version", "entity": "memory", "number": 1, "operation": "cre
         (2, [HEAD, {**MEMORY, "number": 2}]),
         (2, [HEAD, {**MEMORY, "number": 2**63}]),
         (2, [HEAD, {**MEMORY, "version": 0}]),
+        (2, [HEAD, {**MEMORY, "version": 2**31 - 1}]),
         (2, [HEAD, {**MEMORY, "created_at": None}]),
         (2, [HEAD, {**MEMORY, "coordinate": None}]),
         (2, [HEAD, {**MEMORY, "content": "\x00"}]),
@@ -419,7 +421,7 @@ VERSION = {"type": "version", "entity": "memory", "number": 1, "operation": "cre
         (3, [HEAD, MEMORY, {**MEMORY, "number": 2}]),
         (3, [HEAD, {**MEMORY, "key": "k"}, {**MEMORY, "number": 2, "coordinate": [2], "key": "k"}]),
         (3, [HEAD, MEMORY, {**LINK, "target": 2}]),
-        (3, [HEAD, {"type": "gone", "entity": "memory", "number": 1}, LINK]),
+        (3, [HEAD, GONE, LINK]),
         (4, [HEAD, MEMORY, LINK, {**LINK, "number": 2}]),
         (3, [HEAD, MEMORY, {**LINK, "weight": -1}]),
         (3, [HEAD, MEMORY, {**LINK, "maker": ""}]),
@@ -429,8 +431,11 @@ VERSION = {"type": "version", "entity": "memory", "number": 1, "operation": "cre
         (3, [HEAD, MEMORY, {**VERSION, "entity": "namespace"}]),
         (3, [HEAD, MEMORY, {**VERSION, "after": {"content": "x"}}]),
         (3, [HEAD, MEMORY, {**VERSION, "after": [1]}]),
-        (3, [HEAD, {"type": "gone", "entity": "memory", "number": 1},
-             {"type": "access", "memory": 1, "count": 1, "last_at": AT}]),
+        (3, [HEAD, MEMORY, {**VERSION, "at": "2999-01-01T00:00:00Z"}]),
+        (4, [HEAD, {**MEMORY, "content": "y"}, VERSION]),
+        (4, [HEAD, GONE, VERSION]),
+        (5, [HEAD, MEMORY, VERSION, {**VERSION, "operation": "forget", "before": VERSION["after"], "after": None}]),
+        (3, [HEAD, GONE, {"type": "access", "memory": 1, "count": 1, "last_at": AT}]),
         (4, [HEAD, MEMORY, *[{"type": "access", "memory": 1, "count": 1, "last_at": AT}] * 2]),
         (3, [HEAD, MEMORY, {"type": "access", "memory": 1, "count": 0, "last_at": AT}]),
     ],

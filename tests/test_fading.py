@@ -4,6 +4,7 @@ import asyncio
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -30,8 +31,9 @@ from sfm_graph.domain.namespace import namespace_settings
 from sfm_graph.domain.page import OrderBy
 from sfm_graph.domain.recall import RecallQuery
 from sfm_graph.domain.where import EVERYTHING, parse_where
-from sfm_graph.errors import InvalidInput, LegalHold, SfmError, TooLarge
+from sfm_graph.errors import InvalidInput, LegalHold, SfmError, TooLarge, Unavailable
 from sfm_graph.services.fading.fading_pass import FadingPass
+from sfm_graph.services.fading.pace import AT_ONCE, IN_BACKGROUND, MOST_REST_SECONDS
 from sfm_graph.services.registry import Services
 
 NS = "fading"
@@ -205,9 +207,10 @@ class _Clock:
 
 @pytest.fixture
 def clock(services: Services) -> _Clock:
-    """The time that memories fade by, which a test sets ahead."""
+    """The time that memories fade by, which a test sets ahead; rounds do not rest."""
     found = _Clock()
     services.fading._clock = found
+    services.fading._pace = AT_ONCE
     return found
 
 
@@ -327,6 +330,37 @@ async def test_what_was_accessed_linked_or_updated_is_only_put_off(
     assert await _keys(services) == set()
 
 
+async def test_an_update_that_makes_a_memory_fade_sooner_is_not_overlooked(
+    services: Services, clock: _Clock, database_dsn: str
+) -> None:
+    await _fades(services, summarise=False)
+    for key, more in (("kind", {"kind": "semantic"}), ("importance", {"importance": 1e9}), ("kept", {})):
+        await _store(services, key, **more)
+    noted = "select due_at from fading f join memories m on m.id = f.memory_id where m.key = 'kept'"
+    kept = _rows(database_dsn, noted)
+    writes = services.memory_writes
+    await writes.update(NS, MemoryRef(key="kind"), {"kind": "episodic"})
+    await writes.store(NS, {"key": "importance", "content": "short", "importance": 0})
+    await writes.update(NS, MemoryRef(key="kept"), {"kind": "semantic", "importance": 9})
+    assert _rows(database_dsn, noted) == kept, "what only fades later is left to the look"
+    clock.ahead = 1.2 * DAY
+    await services.fading.round()
+    assert await _keys(services) == {"kind", "kept"}
+    clock.ahead = 1.6 * DAY
+    await services.fading.round()
+    assert await _keys(services) == {"kept"}
+
+
+async def test_at_a_limit_what_was_changed_goes_by_what_it_is_now(services: Services) -> None:
+    await _limited(services, 80)
+    items = [{"key": f"k{number}", "content": "x", "importance": 5} for number in range(80)]
+    await services.memory_writes.store_many(NS, items)
+    await services.memory_writes.store(NS, {"key": "k79", "content": "x", "importance": 0})
+    await _store(services, "new", importance=5)
+    await services.fading.round()
+    assert {f"k{number}" for number in range(80)} - await _keys(services) == {"k79"}
+
+
 async def test_an_update_makes_a_summary_whole_again(services: Services, clock: _Clock, database_dsn: str) -> None:
     await _fades(services)
     await _store(services, "old", LONG)
@@ -375,11 +409,11 @@ async def test_a_pass_that_dies_goes_on_where_it_was(
         nonlocal calls
         calls += 1
         if calls == 2:
-            raise KeyboardInterrupt
+            raise RuntimeError
         return await summarise(self, *arguments)
 
     monkeypatch.setattr(FadingPass, "_summarise", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Unavailable):
         await services.fading.round()
     versions = "select version, count(*) from memories group by 1 order by 1"
     assert _rows(database_dsn, versions) == [(1, 40), (2, 5)]
@@ -390,6 +424,55 @@ async def test_a_pass_that_dies_goes_on_where_it_was(
     assert _rows(database_dsn, "select operation, count(*) from changes where operation <> 'create' group by 1") == [
         ("update", 45)
     ]
+
+
+async def test_the_background_rests_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+
+    async def rested(seconds: float) -> None:
+        rests.append(seconds)
+
+    times = iter([10.0, 10.1, 20.0, 50.0, 60.0, 61.0])
+    monkeypatch.setattr("sfm_graph.services.fading.pace.time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr("sfm_graph.services.fading.pace.asyncio", SimpleNamespace(sleep=rested))
+    for pace in (IN_BACKGROUND, IN_BACKGROUND, AT_ONCE):
+        async with pace.step():
+            pass
+    assert 0.1 / (0.1 + rests[0]) == pytest.approx(IN_BACKGROUND.share)
+    assert rests[1:] == [MOST_REST_SECONDS, 0]
+
+
+async def test_what_comes_back_while_a_pass_is_at_work_is_left_alone(
+    services: Services, clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _fades(services)
+    ids = [(await _store(services, key, LONG)).id for key in "ab"]
+    clock.ahead = 3 * DAY
+    await services.memory_writes.forget_many(NS, [MemoryRef(key="a")])
+    columns = services.restoring._indexing.columns
+
+    async def restoring(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        await services.restoring.restore(NS, MemoryRef(key="a"))
+        return await columns(*arguments)
+
+    monkeypatch.setattr(services.fading._pass._indexing, "columns", restoring)
+    assert await services.fading._pass._summarise(NS, ids, clock(), AT_ONCE) == [ids[1]]
+    assert (await _get(services, "a")).content == LONG
+
+
+async def test_rounds_come_by_themselves(services: Services, clock: _Clock) -> None:
+    await _fades(services, summarise=False)
+    await _store(services, "old")
+    clock.ahead = 3 * DAY
+    task = asyncio.ensure_future(services.fading.run_rounds())
+    try:
+        async with asyncio.timeout(20):
+            while await _keys(services):  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.02)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_two_passes_at_once_do_everything_once(services: Services, clock: _Clock, database_dsn: str) -> None:
@@ -479,6 +562,7 @@ async def test_nobody_gets_past_a_hold(services: Services, clock: _Clock, databa
         with pytest.raises(LegalHold) as error:
             await refused
         assert error.value.details["ids"] == [held.global_id]
+        assert held.global_id in error.value.message
     assert await _keys(services) == {"held", "free"}
     updated = await services.memory_writes.update(NS, ref, {"title": "still here"})
     assert updated.legal_hold
@@ -525,6 +609,10 @@ async def test_a_limit_that_is_set_later_counts_what_is_there(services: Services
         await _store(services, f"k{number}", importance=number)
     await _limited(services, 4)
     assert _rows(database_dsn, "select sum(count) from memory_counts") == [(6,)]
+    foreseen = await services.fading.decay(NS, dry_run=True)
+    assert (foreseen.outcomes, foreseen.more) == ((), True), "nobody has looked at them yet"
+    done = await services.fading.decay(NS, limit=1)
+    assert [(one.key, done.more) for one in done.outcomes] == [("k0", True)]
     await services.fading.round()
     assert await _keys(services) == {"k2", "k3", "k4", "k5"}
     with pytest.raises(TooLarge):

@@ -98,8 +98,10 @@ class Documents:
             "Float": self.random.choice(["0", "-0.0", "1.5", "1e308", "-3"]),
             "Boolean": self.random.choice(["true", "false"]),
             "ID": self.random.choice(['"bToxOmRlZmF1bHQ"', '"bDoxOmRlZmF1bHQ"', '"x"']),
+            # Nearly every field takes two of them: one that none answers with is to be rare.
             "DateTime": self.random.choice(
-                ['"2020-01-01"', '"1999-12-31T23:59:59+01:00"', '"0001-01-01T00:00:00+14:00"']
+                ['"2020-01-01"', '"1999-12-31T23:59:59+01:00"', '"2999-01-01T00:00:00Z"'] * 3
+                + ['"0001-01-01T00:00:00+14:00"']
             ),
             "Vector": self.random.choice(["[1, 0]", "[0]", "[]", '"x"']),
             "MemoryItem": self.random.choice(['{content: "x"}', '{key: "k1", kind: "entity"}', "{}", "{nope: 1}"]),
@@ -112,6 +114,9 @@ class Documents:
             return self.random.choice(
                 ['{key: "k0"}', '{key: "k1"}', "{coordinate: [1, 2]}", '{id: "bToxOmRlZmF1bHQ"}']
             )
+        if str(type_) == "AsOf" and self.random.random() < 0.8:
+            # No moment that can be written here is one of which it is known what was known.
+            return self.random.choice(["{}", '{valid: "2020-01-01"}', '{valid: "2999-01-01T00:00:00Z", known: null}'])
         often = 0.3 if depth < 3 else 0.05
         given = [
             f"{name}: {self.value(type_.fields[name].type, depth + 1)}"

@@ -302,6 +302,26 @@ async def test_an_erased_memory_leaves_nothing(services: Services, database_dsn:
         await services.restoring.restore(SPACE, MemoryRef(id=memory.id))
 
 
+@pytest.mark.parametrize("by", ["key", "coordinate"])
+async def test_a_forgotten_memory_is_erased_by_what_history_finds_it_by(
+    services: Services, database_dsn: str, by: str
+) -> None:
+    stored = [await store(services, f"zanzibar {key}", key=key) for key in ("a", "b", "c")]
+    refs = [MemoryRef(key=one.key) if by == "key" else MemoryRef(coordinate=one.coordinate) for one in stored]
+    await services.memory_writes.forget_many(SPACE, refs[:2])
+    # Its name is another one's now, which alone is meant.
+    again = await store(services, "vuvuzela", key="b", coordinate=stored[1].coordinate)
+    assert await services.memory_writes.erase_many(SPACE, refs[:2]) == [stored[0].id, again.id]
+    text = everything(database_dsn)
+    assert ("zanzibar a" in text, "vuvuzela" in text, "zanzibar b" in text) == (False, False, True)
+    with pytest.raises(MemoryNotFound):
+        await history(services, refs[0])
+    # Now it is the last one of this name; what is stored stays.
+    assert await services.memory_writes.erase_many(SPACE, [refs[1], MemoryRef(key="nobody")]) == [stored[1].id]
+    text = everything(database_dsn)
+    assert ("zanzibar b" in text, "zanzibar c" in text) == (False, True)
+
+
 async def test_erasing_and_restoring_at_once_ends_in_one_of_both(services: Services, database_dsn: str) -> None:
     for round_ in range(4):
         memory = await store(services, f"word{round_} zanzibar")

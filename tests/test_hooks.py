@@ -1,9 +1,11 @@
 """Hooks: asked before and told after, whatever a plug-in does."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import httpx
@@ -263,6 +265,147 @@ async def test_a_plain_method_runs_in_a_thread_and_cannot_stop_the_loop(
                 await opened.memory_writes.store(NS, {"key": "b", "content": "b"})
     finally:
         _Plain.stuck.set()
+
+
+class _Wrapped:
+    """A coroutine function behind a plain one, and refusals that are returned."""
+
+    def before_store(self, view: HookView) -> Any:
+        return self._store(view)
+
+    async def _store(self, view: HookView) -> Any:
+        await asyncio.sleep(0)
+        raise Refusal("wrapped")
+
+    def before_forget(self, view: HookView) -> Any:
+        return Refusal("returned")
+
+    async def before_link(self, view: HookView) -> Any:
+        return Refusal("returned") if view.operation == "link" else "no answer"
+
+    def after_store(self, view: HookView) -> Any:
+        return Refusal("too late")
+
+
+async def test_what_a_method_returns_is_heeded() -> None:
+    asked = hooks.Hooks([hooks.hook_of("wrapped", _Wrapped())], timeout_ms=10_000)
+    with pytest.raises(HookRefused, match="wrapped"):
+        await asked.before_store(NS, "store", lambda: [{}])
+    for point, operation, said in (
+        ("before_forget", "forget", "returned"), ("before_link", "link", "returned"),
+        ("before_link", "update", "only"),
+    ):  # fmt: skip
+        with pytest.raises(HookRefused, match=said):
+            await asked.before(point, NS, operation, lambda: [{}])
+    await asked.after("after_store", NS, "store", lambda: [], lambda: [])
+    assert "after_store" in (await asked.state())["failures"]["wrapped"]["point"]
+    slow = hooks.hook_of("slow", type("Slow", (), {"before_recall": staticmethod(lambda view: asyncio.sleep(600))})())
+    go_on = threading.Event()
+    hangs = hooks.hook_of("hangs", type("Hangs", (), {"before_recall": lambda self, view: go_on.wait(60)})())
+    for late in (slow, hangs):
+        with pytest.raises(HookRefused, match="longer than 50 ms"):
+            await hooks.Hooks([late], timeout_ms=50).before("before_recall", NS, "recall", lambda: [{}])
+    go_on.set()
+
+
+def test_a_misspelt_point_is_refused() -> None:
+    methods = dict.fromkeys(("before_recall", "before_typo"), lambda self, view: None)
+    misspelt = type("Misspelt", (), methods)
+    with pytest.raises(SettingsError, match="before_typo"):
+        hooks.hook_of("misspelt", misspelt())
+
+
+async def _whether(opened: Services, key: str) -> bool:
+    async with opened.views.open() as view:
+        return (await opened.memory_reads.find_many(view, NS, [MemoryRef(key=key)]))[0] is not None
+
+
+async def test_a_merge_is_asked_and_told(hooked: Services, recorder: Recorder) -> None:
+    await hooked.memory_writes.store_many(NS, [{"key": one, "content": one} for one in "abc"])
+    await hooked.links.link(NS, {"key": "b"}, {"key": "c"}, {"type": "near"})
+    into, others = MemoryRef(key="a"), [MemoryRef(key="b")]
+    for subject in ("store", "forget", "link"):
+        recorder.refused = f"before_{subject}"
+        with pytest.raises(HookRefused):
+            await hooked.merging.merge(NS, into, others)
+    assert await _whether(hooked, "b")
+    recorder.refused = None
+    recorder.seen.clear()
+    recorder.changes = lambda view: [{"content": "both", "key": "other"}] if view.operation == "merge" else None
+    done = await hooked.merging.merge(NS, into, others)
+    assert (done.memory.key, done.memory.content, done.moved) == ("a", "both", 1)
+    assert recorder.points() == [
+        (f"{when}_{subject}", "merge") for when in ("before", "after") for subject in ("store", "forget", "link")
+    ]
+    assert recorder.seen[-1][1].done[0]["source_id"] == done.memory.global_id
+
+
+async def test_a_restore_is_asked_and_told(hooked: Services, recorder: Recorder) -> None:
+    await hooked.memory_writes.store_many(NS, [{"key": one, "content": one} for one in "ab"])
+    link = (await hooked.links.link(NS, {"key": "a"}, {"key": "b"}, {"type": "near"})).link
+    await hooked.memory_writes.forget_many(NS, [MemoryRef(key="a")])
+    for subject in ("store", "link"):
+        recorder.refused = f"before_{subject}"
+        with pytest.raises(HookRefused):
+            await hooked.restoring.restore(NS, MemoryRef(key="a"))
+    recorder.refused = None
+    recorder.seen.clear()
+    recorder.changes = lambda view: [{"content": "again"}] if view.operation == "restore" else None
+    restored = await hooked.restoring.restore(NS, MemoryRef(key="a"))
+    assert (restored.memory.content, [one.id for one in restored.links]) == ("again", [link.id])
+    expected = [("before_store", "restore"), ("before_link", "restore")]
+    assert recorder.points() == [*expected, ("after_store", "restore"), ("after_link", "restore")]
+    await hooked.links.unlink_many(NS, [link.id])
+    recorder.refused = "before_link"
+    with pytest.raises(HookRefused):
+        await hooked.restoring.restore_link(NS, link.id)
+    recorder.refused = None
+    assert (await hooked.restoring.restore_link(NS, link.id)).link.id == link.id
+    assert recorder.points()[-2:] == [("before_link", "restore"), ("after_link", "restore")]
+
+
+async def test_a_hook_keeps_memories_that_expire_or_are_too_many(hooked: Services, recorder: Recorder) -> None:
+    await hooked.memory_writes.store_many(NS, [{"key": one, "content": one} for one in "abc"])
+    soon = (datetime.now(UTC) + timedelta(milliseconds=200)).isoformat()
+    await hooked.memory_writes.update(NS, MemoryRef(key="c"), {"expires_at": soon})
+    await hooked.namespaces.put(NS, settings={"max_memories": 2}, model=None)
+    recorder.refused = "before_forget"
+    with pytest.raises(HookRefused):
+        await hooked.fading.decay(NS)
+    with pytest.raises(HookRefused):
+        await hooked.memory_writes.store(NS, {"key": "d", "content": "d"})
+    async with asyncio.timeout(60):
+        while ("before_forget", "expire") not in recorder.points():
+            with contextlib.suppress(HookRefused):
+                await hooked.fading.decay(NS)
+    assert [await _whether(hooked, one) for one in "abcd"] == [True, True, True, False]
+    asked = recorder.points().count(("before_forget", "expire"))
+    recorder.refused = None
+    await hooked.fading.decay(NS)
+    # What expired is not asked about again so soon, but one is too many.
+    assert recorder.points().count(("before_forget", "expire")) == asked
+    assert recorder.points()[-2:] == [("before_forget", "make_room"), ("after_forget", "make_room")]
+    assert sum([await _whether(hooked, one) for one in "abcd"]) == 2
+
+
+async def test_a_consolidation_is_asked_and_told(hooked: Services, recorder: Recorder) -> None:
+    await hooked.namespaces.put(NS, settings={"consolidation": {"similarity": 0.3}}, model=None)
+    told = [{"key": f"e{n}", "content": f"Ada walked to the harbour with Bob and saw ship {n}"} for n in range(3)]
+    await hooked.memory_writes.store_many(NS, told)
+    recorder.refused = "before_link"
+    report = await hooked.consolidation.run(NS)
+    assert (report.created, report.put_off) == (0, 1)
+    recorder.refused = None
+    await hooked.memory_writes.update(NS, MemoryRef(key="e0"), {"content": "Ada walked to the harbour with Bob"})
+    recorder.seen.clear()
+    recorder.changes = lambda view: [{"title": "harbour"}] if view.operation == "consolidate" else None
+    report = await hooked.consolidation.run(NS)
+    assert report.groups[0].memory is not None
+    assert (report.created, report.groups[0].memory.title) == (1, "harbour")
+    assert recorder.points() == [
+        (f"{when}_{subject}", "consolidate") for when in ("before", "after") for subject in ("store", "link")
+    ]
+    assert len(recorder.seen[-1][1].done) == 3
 
 
 async def test_refusals_reach_callers_of_every_face(hooked: Services, recorder: Recorder) -> None:

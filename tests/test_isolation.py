@@ -32,7 +32,7 @@ async def _everything(dsn: str, namespace: str) -> list[str]:
     """All rows that belong to a namespace, as text."""
     rows: list[str] = []
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
-        for table in ("memories", "links", "embeddings", "words", "changes", "namespaces"):
+        for table in ("memories", "links", "embeddings", "words", "changes", "fading", "copies", "namespaces"):
             owner = "id" if table == "namespaces" else "namespace_id"
             owned = f"{owner} = (select id from namespaces where name = %s)"
             cursor = await connection.execute(f"select t::text from {table} t where {owned} order by 1", (namespace,))  # type: ignore[arg-type]
@@ -122,13 +122,14 @@ async def test_cursors_of_another_namespace_are_refused(client: httpx.AsyncClien
 def _pointed(example: Example, global_id: str) -> Example | None:
     """The example with its first reference replaced by an id; None when it has no reference."""
     if "{coordinate}" in example.path:
-        return replace(example, url=f"/memories/id:{global_id}")
+        return replace(example, url=example.path.replace("{coordinate}", f"id:{global_id}"))
     for name in ("coord", "frm", "from_coord", "seed", "start"):
         if name in example.query:
             return replace(example, query={**example.query, name: f"id:{global_id}"})
     body = example.body or {}
-    if "from_coord" in body:
-        return replace(example, body={**body, "from_coord": {"id": global_id}})
+    for name in ("from_coord", "coord", "around", "prediction", "into"):
+        if name in body:
+            return replace(example, body={**body, name: {"id": global_id}})
     if "coords" in body:
         return replace(example, body={**body, "coords": [{"id": global_id}]})
     return None

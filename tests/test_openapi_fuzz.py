@@ -93,7 +93,7 @@ def steer(case: Any) -> None:
     case.query = {name: existing.get(name, value) for name, value in kept.items()}
     case.headers = {}
     if case.path_parameters:
-        case.path_parameters = {"coordinate": "key:b", "name": "default"}
+        case.path_parameters = {"coordinate": "key:b", "name": "default", "id": "1"}
     if isinstance(case.body, dict):
         ends = {name: {"key": "a"} for name in ("from_coord", "to_coord") if name in case.body}
         case.body = {name: value for name, value in case.body.items() if name not in DEFLECTING} | ends

@@ -1,6 +1,7 @@
 """Predictors behind HTTP: what is asked, and that nothing that a server answers does harm."""
 
 import socket
+import threading
 from typing import Any
 
 import orjson
@@ -11,9 +12,11 @@ from scripted_server import Reply, ScriptedServer, scripted_server
 
 from sfm_graph.backends import make_predictor
 from sfm_graph.domain.answers import WrongAnswer, checked
+from sfm_graph.domain.extraction import question
 from sfm_graph.domain.prompts import MAX_MATERIAL_CHARS, Completion, Prompt, closed, summary, texts
 from sfm_graph.errors import BudgetSpent, NamespaceNotFound, PredictorUnavailable, SettingsError
 from sfm_graph.ports.predictor import Predictor
+from sfm_graph.services.prediction import predictions as module
 from sfm_graph.services.prediction.breaker import FAILURES
 from sfm_graph.services.prediction.predictions import Predictions, shortened
 from sfm_graph.settings import load_settings
@@ -201,20 +204,44 @@ async def test_answers_are_kept_and_calls_are_counted(database_dsn: str, server:
         await predictions.aclose()
 
 
+async def test_a_long_answer_holds_nothing_up(
+    database_dsn: str, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = {"entities": [{"name": "a", "type": "b"}] * 9_000, "relations": []}
+    threads: list[bool] = []
+
+    def noting(text: str, schema: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return checked(text, schema)
+
+    monkeypatch.setattr(module, "checked", noting)
+    async with predicting(database_dsn, None) as services:
+        await services.memory_writes.store(NAMESPACE, {"content": "something"})
+        predictions = await _predictions(services.memory_writes._database, server.url)
+        server.script(chat("openai", many))
+        # Nobody has looked at the items.
+        with pytest.raises(PredictorUnavailable, match="maxItems"):
+            await predictions.ask(NAMESPACE, question("a"))
+        server.script(chat("openai", {"entities": [], "relations": []}))
+        await predictions.ask(NAMESPACE, question("b"))
+        await predictions.aclose()
+    assert threads == [False, True]
+
+
 async def test_a_predictor_that_keeps_failing_is_left_alone(database_dsn: str, server: ScriptedServer) -> None:
     async with predicting(database_dsn, None) as services:
         await services.memory_writes.store(NAMESPACE, {"content": "something"})
         predictions = await _predictions(services.memory_writes._database, server.url, pause_seconds=0.5)
         assert await predictions.state() == {"status": "up", "model": "tiny"}
-        server.script(Reply({}, status=400))
+        server.script(Reply({}, status=403))
         for place in range(FAILURES + 3):
             with pytest.raises(PredictorUnavailable) as caught:
                 await predictions.summarise(NAMESPACE, [f"{place}"])
-        assert caught.value.details == {"state": "away"}
+        assert caught.value.details == {"state": "away", "asked": False}
         assert len(server.requests) == FAILURES
         state = await predictions.state()
         assert (state["status"], state["state"], state["paused"]) == ("degraded", "away", True)
-        assert "status 400" in state["reason"]
+        assert "status 403" in state["reason"]
         assert KEY not in str(state)
         server.script(chat("openai", {"summary": "fine"}))
         said = None
@@ -225,9 +252,10 @@ async def test_a_predictor_that_keeps_failing_is_left_alone(database_dsn: str, s
                 continue
         assert (await predictions.state())["status"] == "up"
         # What is wrong with one question says nothing about the server.
-        server.script(chat("openai", "no JSON"))
-        for place in range(FAILURES + 1):
-            with pytest.raises(PredictorUnavailable, match="no JSON") as caught:
+        replies = [chat("openai", "no JSON"), *(Reply({}, status=status) for status in (400, 413, 422))]
+        for place in range(FAILURES + 3):
+            server.script(replies[place % len(replies)])
+            with pytest.raises(PredictorUnavailable, match=r"no JSON|status 4") as caught:
                 await predictions.summarise(NAMESPACE, [f"wrong {place}"])
             assert caught.value.details == {"state": "wrong_answer"}
         assert not (await predictions.state())["paused"]

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from typer.testing import CliRunner
 
 from sfm_graph.adapters.embedders.hashing import HashingEmbedder
 from sfm_graph.cli import app
+from sfm_graph.domain.as_of import AsOf
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.namespace import ModelIdentity, Namespace
-from sfm_graph.domain.recall import RecallQuery
+from sfm_graph.domain.recall import Leg, RecallQuery, RecallWeights
 from sfm_graph.errors import Conflict, EmbedderUnavailable, NamespaceNotFound
 from sfm_graph.ports.embedder import Embedder
 from sfm_graph.runtime import compose
@@ -174,6 +176,26 @@ async def test_a_namespace_moves_and_nothing_of_the_old_model_stays(
     again = await moving.reembed.run(NS)
     assert (again.memories, again.windows, again.before) == (0, 0, again.after)
     assert "given" in await recall(moving, "stone tower")
+
+
+async def test_what_was_known_then_is_found_by_the_new_model(services: Services, moving: Services) -> None:
+    """By meaning wherever the text is still the same; what was replaced before, by its words."""
+    for key, content in (("owl", "an owl by night"), ("stone", "a river of stone"), ("lamp", "a lamp in a tower")):
+        await services.memory_writes.store(NS, {"key": key, "content": content})
+    known, both = datetime.now(UTC), ["owl", "stone"]
+    await services.memory_writes.store(NS, {"key": "lamp", "content": "bread and music"})
+    await services.memory_writes.store(NS, {"key": "later", "content": "an owl by night again"})
+    assert (await moving.reembed.run(NS)).memories == 4
+    # Changed and forgotten by the new model: as far as they stood when the namespace moved, they are found by it.
+    await moving.memory_writes.store(NS, {"key": "owl", "content": "winter"})
+    await moving.memory_writes.forget_many(NS, [MemoryRef(key="stone")])
+    for text, dense, lexical in (("owl night", both, ["owl"]), ("lamp tower", both, ["lamp"])):
+        for leg, expected in ((Leg.DENSE, dense), (Leg.LEXICAL, lexical)):
+            weights = RecallWeights(dense=leg is Leg.DENSE, lexical=leg is Leg.LEXICAL)
+            async with moving.views.open(AsOf(known=known)) as view:
+                found = await moving.recalls.recall(view, NS, RecallQuery(text, first=5, weights=weights))
+            hits = [hit for hit in found.hits if any(one.leg is leg and one.contribution for one in hit.legs)]
+            assert sorted(str(hit.memory.key) for hit in hits) == expected
 
 
 async def _with_vectors(settings: Settings) -> tuple[int, int]:

@@ -29,6 +29,12 @@ DEFAULTS = {
         "date": ["date", "timestamp"],
     },
     "linkers": {},
+    "fading": None,
+    "max_memories": None,
+    "functional_types": [],
+    "extraction": False,
+    "consolidation": None,
+    "content_policy": None,
 }
 
 

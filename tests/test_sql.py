@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ ACROSS_NAMESPACES = {
     "copies_adopt",
     "copies_due",
     "copies_end",
+    "copies_out",
+    "copy_withdraw",
     "idempotent_prune",
     "vector_index_retired",
     "vector_index_unfinished",
@@ -302,6 +305,10 @@ async def crowded(services: Services, database_dsn: str) -> str:
     requests = [LinkRequest({"key": f"k{i}"}, {"key": f"k{(i * 7) % 3000}"}, {}) for i in range(3_000)]
     await services.links.link_many("large", requests)
     async with await psycopg.AsyncConnection.connect(database_dsn, autocommit=True) as connection:
+        await connection.execute(
+            "insert into fading (namespace_id, memory_id, due_at, step) select namespace_id, id, "
+            "now() + id * interval '1 hour', case id % 10 when 0 then 'forgotten' else 'whole' end from memories"
+        )
         await connection.execute("vacuum analyze")
     return database_dsn
 
@@ -344,13 +351,17 @@ async def test_hot_statements_run_on_their_index(crowded: str) -> None:
          ["links_out", "links_in"]),
         ("changed_memories", {"since": "999999:999999:"}, ["namespace_id_xid_idx"]),
         ("importance_sample", {}, ["memories_importance", "memories_pkey"]),
+        ("fading_due", {"now": datetime.now(UTC), "limit": 100}, ["fading_due", "fading_erasure"]),
+        ("fading_least", {"limit": 100}, ["fading_due"]),
+        ("fading_expired", {"now": datetime.now(UTC), "limit": 100, "namespace": None, "put_off": []},
+         ["memories_expiry"]),
         ("memory_digests", {"keys": ["k1"], "coordinates": ["{1}"]}, ["memories_key", "memories_coordinate"]),
     ]  # fmt: skip
     for name, parameters, indexes in expected:
         plan = await _plan(crowded, statement(name), {"namespace_id": large, **parameters})
         for index in indexes:
             assert index in plan, f"{name} does not use {index}:\n{plan}"
-        assert "Seq Scan on memories" not in plan, f"{name}:\n{plan}"
+        assert not re.search(r"Seq Scan on (memories|fading)\b", plan), f"{name}:\n{plan}"
 
 
 @pytest.mark.parametrize(

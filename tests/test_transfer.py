@@ -138,6 +138,16 @@ async def test_refused_lines_are_reported_and_the_rest_is_stored(services: Servi
     ]  # fmt: skip
 
 
+async def test_an_export_of_everything_is_refused_at_its_first_line(services: Services) -> None:
+    await services.memory_writes.store("n", {"key": "a", "content": "a"})
+    async with services.views.open() as view:
+        everything = b"".join([chunk async for chunk in services.transfer.export_everything(view, "n")])
+    with pytest.raises(InvalidInput, match="--everything"):
+        await services.transfer.import_ndjson(chunked(everything), "other")
+    async with services.views.open() as view:
+        assert await view.namespace("other") is None
+
+
 async def test_links_may_come_before_their_memories(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_run, "BATCH_RECORDS", 3)
     names = [f"k{number}" for number in range(10)]

@@ -7,6 +7,10 @@ import typer
 from sfm_graph.cli.connection import Target, ask
 from sfm_graph.cli.options import After, Config, Direction, First, LinkTypes, Namespace, Url, given, json_object
 
+Outgoing = Annotated[
+    bool, typer.Option("--outgoing", help="Of copies from the namespace, not into it; needs the scope admin.")
+]
+
 
 def copy(
     source: Annotated[str, typer.Argument(help="The namespace to copy from.")],
@@ -33,21 +37,30 @@ def copy(
 
 
 def copies(
-    first: First = 20, after: After = None, namespace: Namespace = "default", url: Url = None, config: Config = None
+    first: First = 20,
+    after: After = None,
+    outgoing: Outgoing = False,
+    namespace: Namespace = "default",
+    url: Url = None,
+    config: Config = None,
 ) -> None:
     """List the copies into a namespace, those that have ended, too."""
-    ask(Target(url, config), "GET", "/copies", query={"namespace": namespace, "first": first, "after": after})
+    query = {"namespace": namespace, "first": first, "after": after, "outgoing": "true" if outgoing else None}
+    ask(Target(url, config), "GET", "/copies", query=query)
 
 
 def revoke_copy(
     number: Annotated[int, typer.Argument(help="The copy's id.")],
     forget: Annotated[bool, typer.Option("--forget", help="Forget the copied memories, too.")] = False,
+    outgoing: Outgoing = False,
     namespace: Namespace = "default",
     url: Url = None,
     config: Config = None,
 ) -> None:
     """End a copy: it is kept in step no longer."""
-    query = {"namespace": namespace, "forget": "true" if forget else None}
+    query = {
+        "namespace": namespace, "forget": "true" if forget else None, "outgoing": "true" if outgoing else None,
+    }  # fmt: skip
     ask(Target(url, config), "DELETE", f"/copies/{number}", query=query)
 
 

@@ -102,7 +102,7 @@ class AsyncMemorySystem(HistoryMethods, WalkMethods, ForesightMethods, ChangeMet
     delete = forget
 
     async def erase(self, ref: Reference, *, expected_version: int | None = None) -> bool:
-        """Forget a memory and purge it from the change log; a forgotten one is named by its id."""
+        """Forget a memory and purge it from the change log; a forgotten one is found by its id, last key or place."""
         writes = self._services.memory_writes
         refs = [self._ref(ref)]
         return bool(await writes.erase_many(self._namespace, refs, expected_version=expected_version))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from sfm_graph.api.rest import walk_answers
-from sfm_graph.api.walks import neighbour_page, subgraph_columns
+from sfm_graph.api.walks import subgraph_columns
 from sfm_graph.client.fields import AsOf, Json, Reference
 from sfm_graph.client.opening import OpenNamespace, as_json
 from sfm_graph.domain import inputs, validate
@@ -44,8 +44,8 @@ class WalkMethods(OpenNamespace):
     ) -> list[Json]:
         """The memories around one, nearest first: `memory`, the `link` that led to it, and `hops`."""
         async with self._view(options) as view:
-            found = await neighbour_page(
-                self._services, view, self._namespace, self._ref(ref), _walk(options),
+            found = await self._services.traversal.neighbour_page(
+                view, self._namespace, self._ref(ref), _walk(options),
                 hops=validate.integer(hops, "hops", low=1, high=MAX_HOPS),
                 first=validate.integer(limit, "limit", low=1, high=MAX_WALK_RESULTS),
             )  # fmt: skip

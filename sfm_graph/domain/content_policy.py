@@ -1,6 +1,6 @@
 """What a namespace lets memories and links say: sizes, keys of payloads, secrets and personal data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -51,7 +51,8 @@ def content_policy(value: object) -> ContentPolicy | None:
     """A policy from its JSON form; an empty one is none. Raises InvalidInput."""
     known = {"max_content_bytes", "max_payload_bytes", "allowed_keys", "patterns"}
     if not isinstance(value, Mapping) or value.keys() - known:
-        raise InvalidInput(f"content_policy takes {', '.join(sorted(known))}", field="content_policy")
+        said = _unknown(value, known)
+        raise InvalidInput(f"content_policy takes {', '.join(sorted(known))}{said}", field="content_policy")
     readers: dict[str, Callable[[object], Any]] = {
         "max_content_bytes": lambda one: _bytes(one, "max_content_bytes", validate.MAX_CONTENT_BYTES),
         "max_payload_bytes": lambda one: _bytes(one, "max_payload_bytes", validate.MAX_PAYLOAD_BYTES),
@@ -62,14 +63,16 @@ def content_policy(value: object) -> ContentPolicy | None:
     return policy if policy != ContentPolicy() else None
 
 
-def screened(memory: NewMemory, policy: ContentPolicy) -> NewMemory:
+def screened(memory: NewMemory, policy: ContentPolicy, own_keys: frozenset[str] = frozenset()) -> NewMemory:
     """The memory as the policy lets it be stored. Raises ContentRefused, which names rule and place, no more.
 
-    A given embedding is dropped where the text was changed: it says what the text said.
+    A given embedding is dropped where the text was changed: it says what the text said. `own_keys`: of the payload,
+    what the service itself writes there, which no operator has to allow.
     """
     payload = memory.payload or {}
     _bounded(len(memory.content.encode()), policy.max_content_bytes, "max_content_bytes", "content")
-    _check_document(payload, policy, "payload", policy.allowed_keys)
+    allowed = None if policy.allowed_keys is None else policy.allowed_keys | own_keys
+    _check_document(payload, policy, "payload", allowed)
     screen = _Screen(policy)
     screen.refuse_only(memory.key, "key")
     title = None if memory.title is None else screen.text(memory.title, "title")
@@ -222,6 +225,12 @@ def _short(name: str) -> str:
     return name if len(name) <= 64 else name[:64] + "…"
 
 
+def _unknown(value: object, known: Iterable[str]) -> str:
+    """Which name of an object is none of those that are known, to go behind a message; empty for no object."""
+    names = sorted(str(name) for name in value.keys() - set(known)) if isinstance(value, Mapping) else []
+    return f"; not {_short(names[0])!r}" if names else ""
+
+
 def _bytes(value: object, field: str, high: int) -> int:
     return validate.integer(value, f"content_policy.{field}", low=0, high=high)
 
@@ -234,10 +243,11 @@ def _keys(value: object) -> frozenset[str]:
 
 def _patterns(value: object) -> tuple[tuple[str, Action], ...]:
     """Actions by rule or group; what a rule says of itself comes before what its group says."""
-    if not isinstance(value, Mapping) or value.keys() - FINDERS.keys() - GROUPS.keys():
-        names = ", ".join([*GROUPS, *FINDERS])
+    names = [*GROUPS, *FINDERS]
+    if not isinstance(value, Mapping) or value.keys() - set(names):
         raise InvalidInput(
-            f"content_policy.patterns maps rules to actions; rules are {names}", field="content_policy"
+            f"content_policy.patterns maps rules to actions; rules are {', '.join(names)}{_unknown(value, names)}",
+            field="content_policy",
         )
     actions = {
         name: validate.choice(one, Action, f"content_policy.patterns.{name}")

@@ -42,6 +42,15 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
+class Sized:
+    """A memory that is to be copied: its row id, its version, and about how many bytes it has."""
+
+    id: int
+    version: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """What a memory is a copy of. `namespace`: None when the source was deleted; `version`: of the source."""
 

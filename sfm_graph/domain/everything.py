@@ -28,7 +28,8 @@ _MEMORY_FIELDS = frozenset({"key", "coordinate", "kind", "title", "content", "pa
 _LINK_FIELDS = frozenset({"weight", "properties", "valid_from", "valid_to", "agent"})
 _STAMPS = frozenset({"version", "created_at", "updated_at"})
 _MAX_NUMBER = 2**62
-_MAX_INTEGER = 2**31 - 1
+# Room for a million changes of what is imported.
+_MAX_VERSION = 2**31 - 2**20
 _MAX_PARTS = 10_000
 
 
@@ -266,7 +267,7 @@ def _end(fields: Mapping[str, Any]) -> End:
 
 
 def _stamps(fields: Mapping[str, Any]) -> tuple[int, datetime, datetime]:
-    version = validate.integer(fields.get("version"), "version", low=1, high=_MAX_INTEGER)
+    version = validate.integer(fields.get("version"), "version", low=1, high=_MAX_VERSION)
     return version, _moment(fields, "created_at"), _moment(fields, "updated_at")
 
 

@@ -12,6 +12,8 @@ from sfm_graph.domain.link import Link, NewLink
 from sfm_graph.domain.memory import Memory, NewMemory
 
 ALIASES, MERGED_FROM = "aliases", "merged_from"
+# What a merge itself writes into a payload.
+OWN_KEYS = frozenset({ALIASES, MERGED_FROM})
 # The ids of merged memories that are remembered: the last ones.
 MAX_MERGED_FROM = 200
 _BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

@@ -1,13 +1,14 @@
 """Secrets and personal data in texts: where they stand. Every search takes time in proportion to the text.
 
-Quantifiers are possessive or bounded, and a run of characters is entered at its beginning only, so that no text makes
-a search begin over and over. Checksums tell numbers of cards and accounts from others.
+Quantifiers are possessive or bounded, and a run of characters is entered at its beginning, or where its groups begin,
+so that no text makes a search begin over and over. Checksums tell numbers of cards and accounts from others.
 """
 
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 
@@ -34,7 +35,7 @@ _BLOCK = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-
 _BLOCK_END: Final = "-----END"
 _EMAIL_LOCAL: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.!#$%&'*+/=?^_`{|}~-")
 _EMAIL_DOMAIN = re.compile(r"@(?:[^\W_](?:[\w-]{0,62})\.){1,8}[^\W\d_]{2,63}")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,32}+")
+_IBAN_HEAD = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?= ?[A-Z0-9])")
 _IBAN_LENGTHS: Final = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
     "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
@@ -45,7 +46,25 @@ _IBAN_LENGTHS: Final = {
     "QA": 29, "RO": 24, "RS": 22, "RU": 33, "SA": 24, "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24, "SM": 27,
     "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
-_CARD = re.compile(r"(?<![0-9])[2-6](?:[ -]?[0-9]){12,21}+")
+_IBAN_REST: Final = {
+    length: re.compile(rf"(?: ?[A-Z0-9]){{{length - 4}}}(?![^\W_])") for length in set(_IBAN_LENGTHS.values())
+}
+_IBAN_DIGITS: Final = {ord(one): str(int(one, 36)) for one in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"} | {ord(" "): None}
+_DIGITS = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,}+")
+_SEPARATOR = re.compile("[ -]")
+_NO_SEPARATORS: Final = str.maketrans("", "", " -")
+# How many digits the issuers' cards have, by the first two.
+_CARD_LENGTHS: Final[dict[bytes, tuple[int, ...]]] = {
+    **{str(head).encode(): (16,) for head in (*range(20, 30), *range(50, 60))},
+    **{str(head).encode(): (16, 14) for head in range(30, 40)},
+    **{str(head).encode(): (16, 19, 13) for head in range(40, 50)},
+    **{str(head).encode(): (16, 19, 18, 17) for head in range(60, 70)},
+    b"34": (15,), b"37": (15,),
+}  # fmt: skip
+# Within a run of digits a card may begin with a group of so many: groups of fewer begin too often.
+_LEAST_GROUP: Final = 3
+# Twice a digit, and of what has two digits their sum; the code of "0" is added to both.
+_DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
 
 
 def _matches(pattern: str) -> Finder:
@@ -101,48 +120,46 @@ def _emails(text: str) -> Iterator[Span]:
 
 
 def _accounts(text: str) -> Iterator[Span]:
-    for match in _IBAN.finditer(text):
-        end = _end_after(match, _IBAN_LENGTHS.get(match[0][:2], 0))
-        if end is not None and _is_iban(text[match.start() : end].replace(" ", "")):
-            yield Span(match.start(), end)
-
-
-def _is_iban(account: str) -> bool:
-    return int("".join(str(int(one, 36)) for one in account[4:] + account[:4])) % 97 == 1
+    end = 0
+    # A head within what follows another one is a beginning of its own: what looks like a country may be a reference.
+    for head in _IBAN_HEAD.finditer(text):
+        length = _IBAN_LENGTHS.get(head[0][:2])
+        if length is None or head.start() < end:
+            continue
+        rest = _IBAN_REST[length].match(text, head.end())
+        if rest is not None and int((rest[0] + head[0]).translate(_IBAN_DIGITS)) % 97 == 1:
+            end = rest.end()
+            yield Span(head.start(), end)
 
 
 def _cards(text: str) -> Iterator[Span]:
-    for match in _CARD.finditer(text):
-        for length in _card_lengths(re.sub("[ -]", "", match[0][:10])):
-            end = _end_after(match, length)
-            if end is not None and _is_luhn(re.sub("[ -]", "", text[match.start() : end])):
-                yield Span(match.start(), end)
+    for run in _DIGITS.finditer(text):
+        ends_well = not text[run.end() : run.end() + 1].isalnum()
+        for start, end in _cards_of(run[0], ends_well):
+            yield Span(run.start() + start, run.start() + end)
+
+
+def _cards_of(run: str, ends_well: bool) -> Iterator[tuple[int, int]]:
+    """Cards that begin and end with a group of a run of digits. `ends_well`: no letter follows the last one."""
+    digits = run.translate(_NO_SEPARATORS).encode()
+    # The digits before the end of each group; with the groups before it, which are parted by one character each.
+    ends = list(accumulate(map(len, _SEPARATOR.split(run))))
+    places = {end: group for group, end in enumerate(ends) if ends_well or end < len(digits)}
+    free = 0
+    for group, start in enumerate([0, *ends[:-1]]):
+        if start < free or (group and ends[group] - start < _LEAST_GROUP):
+            continue
+        for length in _CARD_LENGTHS.get(digits[start : start + 2], ()):
+            end = start + length
+            if end in places and _is_luhn(digits[start:end]):
+                free = end
+                yield start + group, end + places[end]
                 break
 
 
-def _card_lengths(digits: str) -> tuple[int, ...]:
-    """How many digits the issuer's cards have."""
-    if digits[:2] in ("34", "37"):
-        return (15,)
-    if digits[0] == "3":
-        return (16, 14)
-    return {"2": (16,), "4": (16, 19, 13), "5": (16,), "6": (16, 19, 18, 17)}[digits[0]]
-
-
-def _is_luhn(digits: str) -> bool:
-    doubled = [int(one) * 2 for one in digits[-2::-2]]
-    return (sum(map(int, digits[-1::-2])) + sum(one - 9 if one > 9 else one for one in doubled)) % 10 == 0
-
-
-def _end_after(match: re.Match[str], length: int) -> int | None:
-    """Where the first `length` letters and digits of a match end, if a word or number ends there."""
-    seen = 0
-    for place, one in enumerate(match[0], start=1):
-        seen += one.isalnum()
-        if seen == length:
-            end = match.start() + place
-            return None if match.string[end : end + 1].isalnum() else end
-    return None
+def _is_luhn(digits: bytes) -> bool:
+    codes = sum(digits[-1::-2]) + sum(digits[-2::-2].translate(_DOUBLED))
+    return (codes - ord("0") * len(digits)) % 10 == 0
 
 
 SECRETS: Final[dict[str, Finder]] = {

@@ -30,6 +30,8 @@ MAX_WEIGHT = 1e15
 MAX_BULK_ITEMS = 10_000
 MAX_QUERY_CHARS = 100_000
 _PERIOD = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
+# A `+` of a query string that was not escaped is a space.
+_LOST_SIGN = re.compile(r"^([^T]{8,10}T[0-9:.,]+) ([0-9:]{2,6})$", re.ASCII)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 MAX_EMBEDDING_DIMENSION = 4_000
 
@@ -138,14 +140,20 @@ def choice(value: object, kind: type[E], field: str) -> E:
 
 
 def moment(value: object, field: str) -> datetime | None:
-    """An ISO 8601 time or datetime, made UTC; a time without an offset is taken as UTC. None stays None."""
+    """An ISO 8601 time or datetime, made UTC; a time without an offset is taken as UTC. None stays None.
+
+    A space in place of an offset's sign is a `+`: query strings make that of it.
+    """
     if value is None:
         return None
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(_LOST_SIGN.sub(r"\1+\2", value))
         except ValueError as exc:
-            raise InvalidInput(f"{field} must be an ISO 8601 time between the years 1 and 9999", field=field) from exc
+            raise InvalidInput(
+                f"{field} must be an ISO 8601 time between the years 1 and 9999, "
+                "such as 2026-03-01, 2026-03-01T12:00:00Z or 2026-03-01T12:00:00+01:00", field=field,
+            ) from exc  # fmt: skip
     if not isinstance(value, datetime):
         raise InvalidInput(f"{field} must be an ISO 8601 time", field=field)
     try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sfm_graph.domain.identity import LinkId, MemoryId
 from sfm_graph.domain.link import Direction, Link
 from sfm_graph.domain.memory import Memory
+from sfm_graph.domain.page import Page
 from sfm_graph.domain.where import EVERYTHING, Where
 
 MAX_HOPS = 10
@@ -81,6 +82,18 @@ class Neighbourhood:
 
     neighbours: tuple[Neighbour, ...]
     truncated: bool
+    hot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourPage:
+    """A page of neighbours. `cut`: the walk met its bounds, so memories may be missing behind the last one.
+
+    `hot`: walked in memory.
+    """
+
+    page: Page[Neighbour]
+    cut: bool
     hot: bool
 
 

@@ -16,7 +16,7 @@ POINTS: Final = tuple(f"{when}_{subject}" for subject in SUBJECTS for when in ("
 
 
 class Refusal(Exception):
-    """A `before` method raises it to refuse what is asked, or returns it for one item of a store.
+    """A `before` method raises or returns it to refuse what is asked; `before_store` may return it for one item.
 
     `reason` goes to the caller, its first 500 characters.
     """
@@ -30,10 +30,11 @@ class Refusal(Exception):
 class HookView:
     """What is asked for, and in an `after` method what was done.
 
-    `operation`: store, update, restore; recall; forget, erase, forget_where; link, update, unlink. `items`, in the
-    order of the request, are the fields as callers name them: of memories and links to write, of the query, or the
-    references (`id`, `key` or `coordinate`) of what is to go. `done`: what is stored now, the hits with their scores,
-    or the ids of what is gone; without those that were refused.
+    `operation`: store, update; recall; forget, erase, forget_where, fade, expire, make_room; link, update, unlink;
+    and of several subjects restore, merge, consolidate. `items`, in the order of the request, are the fields as
+    callers name them: of memories and links to write, of the query, or the references (`id`, `key` or `coordinate`)
+    of what is to go. `done`: what is stored now, the hits with their scores, or the ids of what is gone; without
+    those that were refused.
     """
 
     namespace: str
@@ -60,7 +61,7 @@ class Before(Protocol):
     """Asked before a recall, before memories are forgotten, before links are written or removed."""
 
     async def before_recall(self, view: HookView) -> None:
-        """Whatever it raises, or taking too long, refuses the recall."""
+        """Whatever it raises or returns but None, or taking too long, refuses the recall."""
         ...
 
     async def before_forget(self, view: HookView) -> None:

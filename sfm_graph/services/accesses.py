@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sfm_graph.errors import SfmError, Unavailable
-from sfm_graph.services.tasks import ended
+from sfm_graph.services.tasks import attempted, ended, repeated, status
 from sfm_graph.store import accesses
 from sfm_graph.store.accesses import Access, AccessKey
 from sfm_graph.store.database import Database, LostRace
@@ -51,13 +51,18 @@ class Accesses:
 
     async def run(self) -> None:
         """Write what was counted from time to time, until cancelled; what is being written then goes on."""
-        while True:
-            # Full batches are not tried again and again while the database is away.
-            if self._problem is None:
-                await self._until_many()
-            else:
-                await asyncio.sleep(self._seconds)
-            await asyncio.shield(self._begun())
+        await repeated("accesses", self._turn, 0, self._report)
+
+    async def _turn(self) -> None:
+        # Full batches are not tried again and again while the database is away.
+        if self._problem is None:
+            await self._until_many()
+        else:
+            await asyncio.sleep(self._seconds)
+        await asyncio.shield(self._begun())
+
+    def _report(self, problem: str | None) -> None:
+        self._problem = problem or self._problem
 
     async def flush(self) -> None:
         """Write what was counted until now, as far as the database takes it; what it does not take stays."""
@@ -77,12 +82,9 @@ class Accesses:
             log.warning("the last recalls of %d memories could not be counted", len(self._held))
 
     async def state(self) -> dict[str, Any]:
-        """`status` `up`, or `waiting` with the reason; `held`: memories and agents whose counts wait; `failures`:
-        batches that could not be written; `lost`: counts that never will be."""
-        state: dict[str, Any] = {"status": "up" if self._problem is None else "waiting"}
-        if self._problem is not None:
-            state["reason"] = self._problem
-        return {**state, "held": len(self._held), "failures": self._failures, "lost": self._lost}
+        """`status` `up`, or `waiting`, after a defect `degraded`, with the reason; `held`: memories and agents whose
+        counts wait; `failures`: batches that could not be written; `lost`: counts that never will be."""
+        return {**status(self._problem), "held": len(self._held), "failures": self._failures, "lost": self._lost}
 
     async def _until_many(self) -> None:
         try:
@@ -93,8 +95,15 @@ class Accesses:
 
     def _begun(self) -> asyncio.Task[None]:
         if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.create_task(self._write(), name="accesses")
+            self._flushing = asyncio.create_task(self._attempt(), name="accesses")
         return self._flushing
+
+    async def _attempt(self) -> None:
+        problem = await attempted("accesses", self._write())
+        if problem is not None:
+            # What `_write` does not answer for is a defect: what was counted waits.
+            self._failures += 1
+            self._problem = problem
 
     async def _write(self) -> None:
         self._many.clear()

@@ -5,11 +5,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from sfm_graph.domain import inputs
+from sfm_graph.domain.extraction import AGENT as EXTRACTION
 from sfm_graph.domain.identity import Entity, MemoryRef, encode_global_id
-from sfm_graph.domain.link import LinkPatch, NewLink, StoredLink
+from sfm_graph.domain.link import Link, LinkPatch, NewLink, StoredLink
 from sfm_graph.domain.memory import Memory, MemoryPatch, NewMemory, StoredMemory
 from sfm_graph.domain.states import link_state, memory_state
-from sfm_graph.errors import HookRefused, SfmError
+from sfm_graph.errors import HookRefused, InvalidInput, SfmError
 from sfm_graph.services.access.agents import current_agent
 from sfm_graph.services.hooks import Hooks
 from sfm_graph.services.memory_batch import CheckedMemories
@@ -18,6 +19,8 @@ from sfm_graph.services.refusals import refuse
 # What an embedding stands for.
 _TEXT = frozenset({"title", "content"})
 _NOT_SHOWN = frozenset({"embedding", "expected_version"})
+# By what a stored memory is named, which no hook changes.
+_PLACES = frozenset({"id", "key", "coordinate"})
 _MEMORY_NAMES = tuple(one.name for one in fields(NewMemory) if one.name not in _NOT_SHOWN)
 _LINK_NAMES = tuple(
     one.name for one in fields(NewLink) if one.name not in {"source", "target", *_NOT_SHOWN}
@@ -89,7 +92,7 @@ def _signed(patch: MemoryPatch, agent: str | None) -> MemoryPatch:
 def _changed_patch(patch: MemoryPatch, change: Mapping[str, Any] | HookRefused) -> MemoryPatch:
     if isinstance(change, HookRefused):
         raise change
-    change = {name: value for name, value in change.items() if name not in ("id", "key", "coordinate")}
+    change = {name: value for name, value in change.items() if name not in _PLACES}
     if not change:
         return patch
     made = inputs.memory_patch(patch.ref, change)
@@ -97,6 +100,27 @@ def _changed_patch(patch: MemoryPatch, change: Mapping[str, Any] | HookRefused) 
     if changes.keys() & _TEXT and made.changes.keys() & _TEXT and "embedding" not in made.changes:
         changes.pop("embedding", None)
     return replace(patch, changes=changes)
+
+
+async def asked_made(
+    hooks: Hooks, namespace: str, operation: str, memory: NewMemory, stored: MemoryRef | None,
+    others: Sequence[Mapping[str, Any]] = (),
+) -> NewMemory:  # fmt: skip
+    """A memory that the service makes of what is stored, as hooks let it be; `stored`: the one in whose place.
+
+    `others`: items of what is written with it, of which hooks may refuse any but change none. Key and coordinate
+    stay. Raises as above.
+    """
+    if not hooks.on("before_store"):
+        return memory
+    item = {**_memory_item(memory), **(ref_item(namespace, stored) if stored else {})}
+    change, *rest = await hooks.before_store(namespace, operation, lambda: [item, *others])
+    for one in rest:
+        if isinstance(one, HookRefused):
+            raise one
+    if isinstance(change, HookRefused):
+        raise change
+    return _changed_memory(memory, {name: value for name, value in change.items() if name not in _PLACES})
 
 
 def signed_links(given: Mapping[int, NewLink]) -> Mapping[int, NewLink]:
@@ -113,6 +137,25 @@ def signed_link_patches(patches: Sequence[LinkPatch]) -> list[LinkPatch]:
     return [
         one if "agent" in one.changes else replace(one, changes={**one.changes, "agent": agent}) for one in patches
     ]
+
+
+def callers_links(given: Mapping[int, NewLink], failed: dict[int, SfmError], *, partial: bool) -> dict[int, NewLink]:
+    """Those that callers may sign so; extraction takes what bears its name for its own. Raises InvalidInput, or with
+    `partial` notes it."""
+    kept = {index: one for index, one in given.items() if one.agent != EXTRACTION}
+    for index in given.keys() - kept.keys():
+        refuse(failed, index, _taken_name(), partial)
+    return kept
+
+
+def require_callers_patches(patches: Sequence[LinkPatch]) -> None:
+    """As above, of updates: all or none."""
+    if any(one.changes.get("agent") == EXTRACTION for one in patches):
+        raise _taken_name()
+
+
+def _taken_name() -> InvalidInput:
+    return InvalidInput(f"{EXTRACTION!r} signs the links of the service's own extraction", field="agent")
 
 
 def _memory_item(memory: NewMemory) -> dict[str, Any]:
@@ -141,6 +184,17 @@ def link_items(namespace: str, links: Mapping[int, NewLink]) -> Iterator[dict[st
         yield {
             "source": ref_item(namespace, link.source),
             "target": ref_item(namespace, link.target),
+            **{name: _shown(getattr(link, name)) for name in _LINK_NAMES},
+        }
+
+
+def stored_link_fields(namespace: str, links: Sequence[Link]) -> Iterator[dict[str, Any]]:
+    """Links that move or come back, as hooks see them: with their ids."""
+    for link in links:
+        yield {
+            "id": encode_global_id(Entity.LINK, namespace, link.id),
+            "source": ref_item(namespace, MemoryRef(id=link.source_id)),
+            "target": ref_item(namespace, MemoryRef(id=link.target_id)),
             **{name: _shown(getattr(link, name)) for name in _LINK_NAMES},
         }
 

@@ -21,7 +21,8 @@ from sfm_graph.domain.duplicates import (
 from sfm_graph.domain.memory import Memory
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.errors import InvalidInput
-from sfm_graph.hot.text.pairs import near_pairs
+from sfm_graph.hot.text.index import TextIndex
+from sfm_graph.hot.text.pairs import Pairs, near_pairs
 from sfm_graph.services.access.guard import needs
 from sfm_graph.services.hot_text import HotText
 from sfm_graph.services.vector_search import VectorSearch
@@ -70,10 +71,22 @@ class DuplicateSearch:
         index = await self._hot.at(view, target)
         if index is None or not index.has_vectors:
             return await self._of_newest(view, target, threshold)
-        async with self._turn:
-            found = await asyncio.to_thread(near_pairs, index, threshold, view.now.timestamp())
+        found = await self._compared(index, threshold, view.now.timestamp())
         listed = zip(found.ones.tolist(), found.others.tolist(), np.minimum(found.cosines, 1).tolist(), strict=True)
         return [NearPair._make(one) for one in listed], found.complete, index.totals.memories
+
+    async def _compared(self, index: TextIndex, threshold: float, now: float) -> Pairs:
+        await self._turn.acquire()
+        work = asyncio.ensure_future(asyncio.to_thread(near_pairs, index, threshold, now))
+        work.add_done_callback(self._over)
+        # Who is cancelled goes; the thread cannot be stopped, and has its turn until it ends.
+        return await asyncio.shield(work)
+
+    def _over(self, work: asyncio.Future[Pairs]) -> None:
+        self._turn.release()
+        if not work.cancelled():
+            # Looked at, so that nobody warns that it never was.
+            work.exception()
 
     async def _of_newest(self, view: View, target: Namespace, threshold: float) -> tuple[list[NearPair], bool, int]:
         if target.model is None:

@@ -11,6 +11,7 @@ from sfm_graph.services.changes.follower import Progress
 from sfm_graph.services.changes.relay import Relay
 from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.maintenance import Maintenance
+from sfm_graph.services.tasks import status
 from sfm_graph.services.vector_indexing import VectorIndexing
 from sfm_graph.store import change_partitions, followers, vector_points
 from sfm_graph.store.database import Database
@@ -90,8 +91,8 @@ class Health:
             database["wall"] = f"the service owns its tables: `sfm doctor` says how to use {OWNER_ROLE} instead"
         parts = {
             "database": database,
-            "maintenance": _state(self._maintenance.problem),
-            "changes": {**_state(self._changes.problem), "subscribers": self._changes.subscribers},
+            "maintenance": status(self._maintenance.problem),
+            "changes": {**status(self._changes.problem), "subscribers": self._changes.subscribers},
         }
         if self._retention.held_by is not None:
             parts["changes"]["held_by"] = self._retention.held_by
@@ -140,15 +141,11 @@ class Health:
         return "the embedded database was away and has been started again"
 
 
-def _state(problem: str | None) -> dict[str, Any]:
-    return {"status": "up"} if problem is None else {"status": "waiting", "reason": problem}
-
-
 def _relay(shards: Sequence[Progress]) -> dict[str, Any]:
     """`standby`: another process relays, or none does."""
     active = [one for one in shards if one.active]
     problem = next((one.problem for one in shards if one.problem is not None), None)
-    state = _state(problem) if active or problem else {"status": "standby"}
+    state = status(problem) if active or problem else {"status": "standby"}
     return {
         **state,
         "shards": len(active),

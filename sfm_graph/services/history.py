@@ -65,7 +65,7 @@ class History:
 async def find_memory(session: Session, namespace_id: int, namespace: str, ref: MemoryRef) -> Subject:
     """The memory behind a reference, stored or forgotten. Raises MemoryNotFound for a key or place of none."""
     found = await memories.locate(session, namespace_id, [ref])
-    memory_id = found.get(ref) or await history.forgotten(session, namespace_id, ref)
+    memory_id = found.get(ref) or next(iter(await history.forgotten(session, namespace_id, [ref])), None)
     if memory_id is None:
         raise _missing(namespace, ref)
     return history.memory_subject(namespace_id, memory_id)

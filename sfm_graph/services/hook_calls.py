@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -30,20 +31,36 @@ async def called(method: Callable[[Any], Any], argument: Any, seconds: float) ->
     """How a call of a method goes. Raises CancelledError alone, when the caller is cancelled.
 
     A coroutine function runs in a task, anything else in a thread of its own, which cannot be ended: it ends with the
-    process at the latest.
+    process at the latest. What a plain one returns to be awaited, as a wrapped coroutine function does, is awaited.
     """
-    is_coroutine = inspect.iscoroutinefunction(method)
-    work = asyncio.ensure_future(method(argument)) if is_coroutine else _in_thread(method, argument)
+    until = time.monotonic() + seconds
+    if inspect.iscoroutinefunction(method):
+        return await _ended(asyncio.ensure_future(method(argument)), seconds)
+    work = _in_thread(method, argument)
     if work is None:
         return Outcome(late=True)
+    outcome = await _ended(work, seconds)
+    if not inspect.isawaitable(outcome.value):
+        return outcome
+    try:
+        rest = asyncio.ensure_future(outcome.value)
+    except (TypeError, ValueError) as error:
+        return Outcome(error=error)
+    return await _ended(rest, max(0.0, until - time.monotonic()))
+
+
+async def _ended(work: "asyncio.Future[Any]", seconds: float) -> Outcome:
+    late = True
     try:
         await asyncio.wait([work], timeout=seconds)
+        # Asked before the cancellation below, which ends what stands for a thread at once.
+        late = not work.done()
     finally:
         if not work.done():
             work.cancel()
             _left.add(work)
             work.add_done_callback(_forget)
-    if not work.done():
+    if late:
         return Outcome(late=True)
     if work.cancelled():
         return Outcome(error=asyncio.CancelledError())

@@ -51,11 +51,15 @@ def installed_hooks(names: Sequence[str]) -> list[Hook]:
 
 
 def hook_of(name: str, plugged: object) -> Hook:
-    """A plug-in with its methods. Raises SettingsError for one that has none."""
+    """A plug-in with its methods. Raises SettingsError for one that has none, or one that is never called."""
     validate.name(name, "hook", max_chars=64)
     methods = {point: getattr(plugged, point) for point in POINTS if callable(getattr(plugged, point, None))}
     if not methods:
         raise SettingsError(f"SFM_HOOKS: {name!r} has none of the methods {', '.join(POINTS)}")
+    named = [one for one in dir(plugged) if one.startswith(("before_", "after_")) and one not in POINTS]
+    for one in named:
+        if callable(getattr(plugged, one)):
+            raise SettingsError(f"SFM_HOOKS: {name!r} has {one}, which nothing calls; points are {', '.join(POINTS)}")
     return Hook(name, methods)
 
 
@@ -99,7 +103,8 @@ class Hooks:
             return
         view = _view(namespace, operation, items())
         for hook in self._by_point[point]:
-            await self._asked(hook, point, view)
+            if await self._asked(hook, point, view) is not None:
+                raise self._failed(hook, point, "it answered; it can only agree or refuse")
 
     async def before_store(self, namespace: str, operation: str, items: Items) -> list[dict[str, Any] | HookRefused]:
         """Ask before a store: of each item what hooks have changed, or why one refused it.
@@ -136,14 +141,16 @@ class Hooks:
     async def _asked(self, hook: Hook, point: str, view: HookView) -> Any:
         outcome = await called(hook.methods[point], view, self._seconds)
         if outcome.late:
-            raise self._failed(hook, point, f"it took longer than {self._seconds:g} s")
-        if outcome.error is None:
+            raise self._failed(hook, point, f"it took longer than {self._seconds * 1_000:.0f} ms")
+        # Whoever returns a refusal means it as much as who raises it.
+        error = outcome.value if isinstance(outcome.value, Refusal) else outcome.error
+        if error is None:
             return outcome.value
-        if isinstance(outcome.error, Refusal) and point.startswith("before_"):
-            raise _refused(hook, point, outcome.error.reason)
+        if isinstance(error, Refusal) and point.startswith("before_"):
+            raise _refused(hook, point, error.reason)
         # A plug-in's own error may say anything: what it says is for the log.
-        log.warning("hook %s, %s:", hook.name, point, exc_info=outcome.error)
-        raise self._failed(hook, point, f"it failed with {type(outcome.error).__name__}")
+        log.warning("hook %s, %s:", hook.name, point, exc_info=error)
+        raise self._failed(hook, point, f"it failed with {type(error).__name__}")
 
     def _failed(self, hook: Hook, point: str, reason: str) -> HookRefused:
         self._failures.add(hook.name, point)

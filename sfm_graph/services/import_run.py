@@ -16,10 +16,11 @@ from typing import Any
 import orjson
 
 from sfm_graph.adapters.readers import BadRecord, LinkRecord, MemoryRecord, Record
+from sfm_graph.adapters.readers.ndjson import EVERYTHING
 from sfm_graph.domain import validate
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.memory import FailedItem
-from sfm_graph.errors import MemoryNotFound, SfmError
+from sfm_graph.errors import InvalidInput, MemoryNotFound, SfmError
 from sfm_graph.services.import_report import ImportReport
 from sfm_graph.services.links import LinkRequest, Links
 from sfm_graph.services.memory_batch import PreparedMemories
@@ -110,6 +111,9 @@ class ImportRun:
     def _take(self, record: Record) -> _Waiting | None:
         """Keep a record for its batch; the batch when it is full."""
         if isinstance(record, BadRecord):
+            if record.code == EVERYTHING:
+                # Of its thousands of lines many would be taken for something else.
+                raise InvalidInput(record.message, field="everything", line=record.line)
             self._report.fail(record.line, record.code, record.message)
             return None
         named = record.fields.pop("namespace", None)

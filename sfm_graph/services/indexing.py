@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from sfm_graph.store.search_columns import SearchColumns, search_columns
 from sfm_graph.store.vector_types import HalfVector, half_vectors
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 # Text of one memory above this is cut into words in a thread, too.
 INLINE_CHARS = 50_000
@@ -94,7 +95,7 @@ class Indexing:
 
         Raises EmbedderUnavailable.
         """
-        parts = [_parts(memory) for memory in memories]
+        parts = await _offloaded(memories, _parts_of, memories)
         found = iter(await self.window_vectors([text for own in parts for text in own], model))
         return [[half for half in islice(found, len(own)) if half is not None] for own in parts]
 
@@ -110,7 +111,7 @@ class Indexing:
 
         Without vectors where the service does not run the model.
         """
-        texts = [[] if memory.embedding is not None else _parts(memory) for memory in memories]
+        texts = await _offloaded(memories, _parts_of, memories, given=True)
         vectors = await self._embed(rules, [text for parts in texts for text in parts])
         if vectors.shape[1] == 0:
             texts = [[] for _ in memories]
@@ -127,9 +128,7 @@ class Indexing:
         return await embedder.embed(texts) if texts else np.empty((0, rules.model.dimension), np.float32)
 
 
-async def _offloaded(
-    memories: Sequence[NewMemory], work: Callable[P, list[SearchColumns]], *args: P.args, **kwargs: P.kwargs
-) -> list[SearchColumns]:
+async def _offloaded(memories: Sequence[NewMemory], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     if len(memories) <= INLINE_ITEMS and sum(len(memory.content) for memory in memories) <= INLINE_CHARS:
         return work(*args, **kwargs)
     return await asyncio.to_thread(work, *args, **kwargs)
@@ -137,6 +136,11 @@ async def _offloaded(
 
 def _words_only(memories: Sequence[NewMemory], rules: IndexingRules) -> list[SearchColumns]:
     return [search_columns(one, cues_of(one, rules.cues), rules.language, None, 0) for one in memories]
+
+
+def _parts_of(memories: Sequence[NewMemory], *, given: bool = False) -> list[list[str]]:
+    """The parts that are embedded of each; with `given` none of those that come with a vector."""
+    return [[] if given and memory.embedding is not None else _parts(memory) for memory in memories]
 
 
 def _parts(memory: NewMemory) -> list[str]:

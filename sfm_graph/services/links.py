@@ -17,10 +17,12 @@ from sfm_graph.domain.where import EVERYTHING, Where
 from sfm_graph.errors import LinkNotFound, MemoryNotFound, TooLarge, VersionConflict
 from sfm_graph.services.access.guard import needs
 from sfm_graph.services.asking import (
+    callers_links,
     id_items,
     link_items,
     link_patch_items,
     ref_item,
+    require_callers_patches,
     signed_link_patches,
     signed_links,
     stored_link_items,
@@ -47,7 +49,7 @@ from sfm_graph.store.links import LinkRow
 __all__ = ["BulkLinks", "LinkRequest", "Links"]
 
 # What else a transaction does once its links are written.
-Also: TypeAlias = Callable[[WriteSession, Namespace, Sequence[StoredLink]], Awaitable[None]]
+Also: TypeAlias = Callable[[WriteSession, Namespace, BulkLinks], Awaitable[None]]
 
 
 class Links:
@@ -83,17 +85,20 @@ class Links:
         skip_unchanged: bool = False,
         key: IdempotencyKey | None = None,
         also: Also | None = None,
+        as_service: bool = False,
     ) -> BulkLinks:
         """Make up to 10,000 links in one transaction, as if one after the other.
 
         The first refused one refuses all with its error (MemoryNotFound for an unknown end), `details["index"]` its
         place; with `partial` it is reported and the others are made. `also` is done in the same transaction.
+        `as_service`: they may be signed with the name of the service's own extraction.
         """
         validate.namespace(namespace)
         if len(requests) > validate.MAX_BULK_ITEMS:
             raise TooLarge(f"{len(requests)} links; one transaction takes at most {validate.MAX_BULK_ITEMS}")
         asked, failed = await offload(len(requests), checked, namespace, requests, partial)
-        given = signed_links(asked)
+        signed = signed_links(asked)
+        given = signed if as_service else callers_links(signed, failed, partial=partial)
         await self._hooks.before("before_link", namespace, "link", lambda: link_items(namespace, given))
 
         async def work(session: WriteSession) -> BulkLinks:
@@ -104,7 +109,7 @@ class Links:
                 said = await screen_links(given, scope.settings.content_policy, refused, partial=partial)
                 bulk = await make(session, scope, said, refused, partial=partial, skip=skip_unchanged)
                 if also is not None:
-                    await also(session, scope, bulk.stored)
+                    await also(session, scope, bulk)
                 return bulk
 
             return await once(
@@ -120,10 +125,20 @@ class Links:
 
     @needs(Scope.WRITE)
     async def update_many(
-        self, namespace: str, patches: Sequence[LinkPatch], *, key: IdempotencyKey | None = None
+        self,
+        namespace: str,
+        patches: Sequence[LinkPatch],
+        *,
+        key: IdempotencyKey | None = None,
+        as_service: bool = False,
     ) -> list[Link]:
-        """Change weight, properties or valid_to of links, all or none. Raises LinkNotFound, VersionConflict."""
+        """Change weight, properties or valid_to of links, all or none; `as_service` as above.
+
+        Raises LinkNotFound, VersionConflict.
+        """
         signed = signed_link_patches(patches)
+        if not as_service:
+            require_callers_patches(signed)
         await self._hooks.before("before_link", namespace, "update", lambda: link_patch_items(namespace, signed))
 
         async def work(session: WriteSession) -> list[Link]:

@@ -1,15 +1,15 @@
 """Work that no request should wait for: vector indexes, window vectors that are due, what is outdated."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sfm_graph.domain.joining import joined
-from sfm_graph.errors import SfmError, Unavailable
+from sfm_graph.errors import Unavailable
 from sfm_graph.services.access.audit_retention import AuditRetention
 from sfm_graph.services.changes.retention import Retention
 from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.tasks import attempted, repeated
 from sfm_graph.services.windows import Windows
 from sfm_graph.store import vector_indexes
 from sfm_graph.store.database import Database, WriteSession
@@ -89,9 +89,10 @@ class Maintenance:
 
     async def run(self) -> None:
         """Work until cancelled. What fails is shown in `problem` and tried again in the next round."""
-        while True:
-            self.problem = await self._troubles(self.round())
-            await asyncio.sleep(self._interval)
+        await repeated("maintenance", self.round, self._interval, self._report)
+
+    def _report(self, problem: str | None) -> None:
+        self.problem = problem
 
     async def round(self) -> None:
         """Do everything that is due once. Raises Unavailable with the last trouble, after all was tried."""
@@ -112,12 +113,7 @@ class Maintenance:
 
     @staticmethod
     async def _troubles(work: Awaitable[object]) -> str | None:
-        try:
-            await work
-        except SfmError as error:
-            log.warning("maintenance: %s", error.message)
-            return error.message
-        return None
+        return await attempted("maintenance", work)
 
     async def _holdings(self) -> dict[tuple[int, int], _Holding]:
         found: dict[tuple[int, int], _Holding] = {}

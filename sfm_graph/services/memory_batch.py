@@ -10,7 +10,7 @@ from sfm_graph.domain.memory import BulkResult, FailedItem, Memory, NewMemory, S
 from sfm_graph.domain.namespace import Namespace, StoredModel
 from sfm_graph.domain.states import memory_from_state, memory_state
 from sfm_graph.errors import ModelMismatch, SfmError
-from sfm_graph.services.fading.beginning import begin
+from sfm_graph.services.fading.beginning import begin, hasten
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.offload import offload
 from sfm_graph.services.refusals import failed_items, refuse
@@ -230,6 +230,7 @@ class MemoryBatch:
         if replaced:
             await self._settlement.before([one.prior.id for _, one in replaced])
         stamps = await memories.update(session, target.id, [(one.prior.id, one.memory) for _, one in updates])
+        await hasten(session, target, [(one, stamps[one.prior.id]) for _, one in updates])
         if replaced:
             model = await self._model()
             rows = [(one.prior.id, columns[index]) for index, one in replaced]

@@ -38,7 +38,7 @@ from sfm_graph.services.memory_reads import require_declared
 from sfm_graph.services.offload import offload
 from sfm_graph.services.screening import WriteRules, screen, screen_patches
 from sfm_graph.services.settling import Settlement, Settling
-from sfm_graph.services.store_plan import Update, require_version
+from sfm_graph.services.store_plan import Update, index_located, require_version
 from sfm_graph.store import history, memories, namespaces, search
 from sfm_graph.store.database import Database, WriteSession
 from sfm_graph.store.search_columns import SearchColumns
@@ -352,7 +352,9 @@ class MemoryWrites:
         self, namespace: str, refs: Sequence[MemoryRef], *, expected_version: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> list[MemoryId]:  # fmt: skip
-        """Forget, and purge what the change log says. A forgotten memory is erased by its id.
+        """Forget, and purge what the change log says.
+
+        A forgotten memory is found by its id, or by the key or the coordinate that it last had.
 
         The ids of memories that existed or that the log knew.
         """
@@ -464,8 +466,7 @@ class MemoryWrites:
                 if ids:
                     _, due = await _delete(settlement, sorted(ids))
                 if erase:
-                    named = {ref.id for ref in refs if ref.id is not None}
-                    ids |= {MemoryId(one) for one in await memories.was_known(session, target.id, sorted(named))}
+                    ids |= await _forgotten(session, target, refs, located)
                     await memories.erase_log(session, target.id, sorted(ids))
                 return sorted(ids)
 
@@ -493,6 +494,18 @@ async def _delete(settlement: Settlement, ids: Sequence[int]) -> tuple[list[Memo
     """Delete locked memories; whose window vectors are due."""
     gone = await settlement.remove(ids)
     return gone, await settlement.after()
+
+
+async def _forgotten(
+    session: WriteSession, target: Namespace, refs: Sequence[MemoryRef], located: Sequence[memories.Located]
+) -> set[MemoryId]:
+    """The memories behind references that are not stored but that the log knows."""
+    stored = index_located(located)
+    named = await history.forgotten(session, target.id, (ref for ref in refs if ref not in stored))
+    known = await memories.was_known(session, target.id, sorted(named))
+    # What was brought back has another key or place now, which nobody named.
+    back = await memories.locate(session, target.id, [MemoryRef(id=MemoryId(one)) for one in known])
+    return {MemoryId(one) for one in known - set(back.values())}
 
 
 async def _unchanged_since(

@@ -1,6 +1,6 @@
 """Bringing memories and links back to an earlier version, forgotten ones under the ids that they had."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.access import Scope
-from sfm_graph.domain.identity import LinkId, MemoryRef
+from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.link import Link, StoredLink
 from sfm_graph.domain.memory import Memory, NewMemory, StoredMemory, WriteOperation
 from sfm_graph.domain.namespace import Namespace
@@ -17,12 +17,15 @@ from sfm_graph.domain.states import link_from_state, link_state, memory_from_sta
 from sfm_graph.domain.versions import Restored
 from sfm_graph.errors import Conflict, KeyTaken, MemoryNotFound, TooLarge, VersionConflict, VersionNotFound
 from sfm_graph.services.access.guard import needs
+from sfm_graph.services.asking import asked_made, memory_done, ref_item, stored_link_fields, stored_link_items
+from sfm_graph.services.fading.room import Room
 from sfm_graph.services.history import find_memory
+from sfm_graph.services.hooks import NO_HOOKS, Hooks
 from sfm_graph.services.idempotency import IdempotencyKey, kept_answer, once
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.memory_batch import MemoryBatch
 from sfm_graph.services.restoring_links import bring_back, bring_one_back, missing_link, put_back
-from sfm_graph.services.screening import WriteRules, screen
+from sfm_graph.services.screening import WriteRules, screen, screen_stored_links
 from sfm_graph.services.settling import Settling
 from sfm_graph.services.store_plan import Insert, Update, index_located, require_version
 from sfm_graph.store import history, memories, namespaces
@@ -47,6 +50,8 @@ class _Plan:
     # In force at the version that is wanted; empty: made anew, or as stored.
     vectors: tuple[HalfVector, ...]
     rules: WriteRules
+    # That come back with it, as hooks were shown them; None: none had to be.
+    links: tuple[Link, ...] | None = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -64,10 +69,15 @@ class _Plan:
 class Restoring:
     """The mutations that undo others."""
 
-    def __init__(self, database: Database, indexing: Indexing, settling: Settling) -> None:
+    def __init__(
+        self, database: Database, indexing: Indexing, settling: Settling, hooks: Hooks = NO_HOOKS,
+        room: Room | None = None,
+    ) -> None:  # fmt: skip
         self._database = database
         self._indexing = indexing
         self._settling = settling
+        self._hooks = hooks
+        self._room = room or Room(database, settling)
 
     @needs(Scope.WRITE)
     async def restore(
@@ -85,18 +95,20 @@ class Restoring:
         A forgotten one, found by id, last key or coordinate, comes back under its id, with the `links` of callers
         that were forgotten together with it, where their other end exists. A time to live that has passed is left
         out. Raises MemoryNotFound, VersionNotFound, VersionConflict; KeyTaken and Conflict where another memory has
-        its key or place now, TooLarge for more than 10,000 links.
+        its key or place now, TooLarge for more than 10,000 links, HookRefused, ContentRefused.
         """
         for _ in range(ATTEMPTS):
             try:
-                kept, plan = await self._read(namespace, ref, version, key)
+                kept, plan = await self._read(namespace, ref, version, key, links=links)
                 if kept is not None or plan is None:
                     return _decode(namespace, kept)
+                plan = await self._agreed(namespace, plan)
                 columns = await self._columns(plan)
-                restored, due = await self._write(namespace, ref, plan, columns, links, expected_version, key)
+                restored, due = await self._write(namespace, plan, columns, links, expected_version, key)
             except _Stale:
                 continue
             await self._settling.finish(namespace, due)
+            await self._told(namespace, restored)
             return restored
         raise VersionConflict("other writers kept changing the same memory; try again")
 
@@ -113,8 +125,37 @@ class Restoring:
         """As above for a link of which both ends exist: its weight, properties and validity.
 
         Raises LinkNotFound, VersionNotFound, VersionConflict, MemoryNotFound without an end; Conflict where another
-        link stands in its place, or of a functional type begins at the same moment.
+        link stands in its place, or of a functional type begins at the same moment; HookRefused, ContentRefused.
         """
+        for _ in range(ATTEMPTS):
+            seen = await self._seen(namespace, link_id, version)
+            try:
+                done = await self._write_link(namespace, link_id, version, expected_version, key, seen)
+            except _Stale:
+                continue
+            await self._told_links(namespace, [done])
+            return done
+        raise VersionConflict("other writers kept changing the same link; try again")
+
+    async def _seen(self, namespace: str, link_id: LinkId, version: int | None) -> Link | None:
+        """The version of a link that is wanted, as hooks agreed to it; None: none was asked. Raises HookRefused."""
+        if not self._hooks.on("before_link"):
+            return None
+        async with self._database.read() as session:
+            scope = await namespaces.by_name(session, namespace)
+            subject = None if scope is None else link_subject(scope.id, link_id)
+            found = None if subject is None else await history.state(session, subject, version)
+        if found is None:
+            return None
+        seen = link_from_state(namespace, found[0])
+        await self._hooks.before("before_link", namespace, "restore", lambda: stored_link_fields(namespace, [seen]))
+        return seen
+
+    async def _write_link(
+        self, namespace: str, link_id: LinkId, version: int | None, expected_version: int | None,
+        key: IdempotencyKey | None, seen: Link | None,
+    ) -> StoredLink:  # fmt: skip
+        must_be_seen = self._hooks.on("before_link")
 
         async def work(session: WriteSession) -> StoredLink:
             scope = await namespaces.lock_existing(session, namespace)
@@ -123,7 +164,10 @@ class Restoring:
 
             async def restore() -> StoredLink:
                 await history.lock(session, scope.id)
-                return await _restore_link(session, scope, link_id, version, expected_version)
+                wanted, newest = await _wanted_link(session, scope, link_id, version)
+                if must_be_seen and wanted != seen:
+                    raise _Stale
+                return await _restore_link(session, scope, wanted, newest, expected_version)
 
             return await once(
                 session, scope.id, "restore_link", key, restore,
@@ -134,7 +178,7 @@ class Restoring:
         return await self._database.write(work)
 
     async def _read(
-        self, namespace: str, ref: MemoryRef, version: int | None, key: IdempotencyKey | None
+        self, namespace: str, ref: MemoryRef, version: int | None, key: IdempotencyKey | None, *, links: bool
     ) -> tuple[Any, _Plan | None]:
         """The answer kept for the key, or what to do."""
         async with self._database.read() as session:
@@ -145,7 +189,38 @@ class Restoring:
                 return kept, None
             subject = await find_memory(session, target.id, namespace, ref)
             plan = await self._plan(session, target, subject, version)
-        return None, await _screened(plan)
+            if links and plan.prior is None and self._hooks.on("before_link"):
+                plan = replace(plan, links=await _gone_links(session, target, plan.last.id))
+        return None, plan
+
+    async def _agreed(self, namespace: str, plan: _Plan) -> _Plan:
+        """The plan as hooks and the policy of now let it be carried out. Raises HookRefused, ContentRefused."""
+        wanted = await asked_made(self._hooks, namespace, "restore", plan.wanted, MemoryRef(id=plan.last.id))
+        plan = _reworded(plan, wanted)
+        if plan.links:
+            shown = plan.links
+            await self._hooks.before(
+                "before_link", namespace, "restore", lambda: stored_link_fields(namespace, shown)
+            )
+        return _reworded(plan, (await screen({0: plan.wanted}, plan.rules.policy, {}, partial=False))[0])
+
+    async def _told(self, namespace: str, restored: Restored) -> None:
+        if restored.operation is WriteOperation.UNCHANGED:
+            return
+        memory = restored.memory
+        await self._hooks.after(
+            "after_store", namespace, "restore",
+            lambda: [ref_item(namespace, MemoryRef(id=memory.id))],
+            lambda: [memory_done(memory, restored.operation.value)],
+        )  # fmt: skip
+        if restored.links:
+            await self._told_links(namespace, [StoredLink(one, WriteOperation.CREATED) for one in restored.links])
+
+    async def _told_links(self, namespace: str, done: Sequence[StoredLink]) -> None:
+        await self._hooks.after(
+            "after_link", namespace, "restore",
+            lambda: stored_link_fields(namespace, [one.link for one in done]), lambda: stored_link_items(done),
+        )  # fmt: skip
 
     async def _plan(self, session: Session, target: Namespace, subject: Subject, version: int | None) -> _Plan:
         prior = (await memories.by_ids(session, target.id, target.name, [subject.id])).get(_id(subject))
@@ -180,23 +255,33 @@ class Restoring:
     async def _write(
         self,
         namespace: str,
-        ref: MemoryRef,
         plan: _Plan,
         columns: SearchColumns,
         links: bool,
         expected_version: int | None,
         key: IdempotencyKey | None,
     ) -> tuple[Restored, Set[int]]:
-        """One transaction; whose window vectors are due."""
+        """One transaction, and again once there is room; whose window vectors are due."""
+
+        async def attempt(made_room: bool) -> tuple[Restored, Set[int]]:
+            return await self._try(namespace, plan, columns, links, expected_version, key, made_room)
+
+        return await self._room.within_limit(namespace, attempt)
+
+    async def _try(
+        self, namespace: str, plan: _Plan, columns: SearchColumns, links: bool, expected_version: int | None,
+        key: IdempotencyKey | None, made_room: bool,
+    ) -> tuple[Restored, Set[int]]:  # fmt: skip
         due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> Restored:
             target = await namespaces.lock_existing(session, namespace)
             if target is None or self._rules(target) != plan.rules:
                 raise _Stale
+            added = 0
 
             async def restore() -> Restored:
-                nonlocal due
+                nonlocal due, added
                 if plan.prior is None:
                     await history.lock(session, target.id)
                 batch = MemoryBatch(session, target, self._indexing, self._settling)
@@ -211,11 +296,14 @@ class Restoring:
                 stored = await _put(batch, plan, columns)
                 again = await self._links(session, target, plan, batch) if links else ()
                 due = await batch.settle()
+                added = stored.operation is WriteOperation.CREATED
                 return Restored(stored.memory, stored.operation, again)
 
-            return await once(
+            restored = await once(
                 session, target.id, "restore", key, restore, _encode, lambda kept: _decode(namespace, kept)
             )
+            await self._room.require(session, target, added, made=made_room)
+            return restored
 
         return await self._database.write(work), due
 
@@ -224,22 +312,30 @@ class Restoring:
     ) -> tuple[Link, ...]:
         if plan.prior is not None:
             return ()
-        most = validate.MAX_BULK_ITEMS
-        states = await history.links_with(session, target.id, plan.last.id, most + 1)
-        if len(states) > most:
-            raise TooLarge(f"more than {most} links were forgotten with the memory; restore it without `links`")
+        found = await _gone_links(session, target, plan.last.id)
+        if plan.links is not None and found != plan.links:
+            raise _Stale
+        said = await screen_stored_links(found, plan.rules.policy)
         # As all that make links where memories are written: after the names, so that nobody waits in a circle.
         await batch.hold_names()
-        return tuple(await bring_back(session, target, [link_from_state(target.name, one) for one in states]))
+        return tuple(await bring_back(session, target, said))
 
 
 class _Stale(Exception):
     """What was read is not so any more when it is written."""
 
 
-async def _screened(plan: _Plan) -> _Plan:
-    """The plan as the content policy of now lets it be carried out. Raises ContentRefused."""
-    wanted = (await screen({0: plan.wanted}, plan.rules.policy, {}, partial=False))[0]
+async def _gone_links(session: Session, target: Namespace, memory_id: MemoryId) -> tuple[Link, ...]:
+    """Callers' links that were forgotten together with a memory. Raises TooLarge."""
+    most = validate.MAX_BULK_ITEMS
+    states = await history.links_with(session, target.id, memory_id, most + 1)
+    if len(states) > most:
+        raise TooLarge(f"more than {most} links were forgotten with the memory; restore it without `links`")
+    return tuple(link_from_state(target.name, one) for one in states)
+
+
+def _reworded(plan: _Plan, wanted: NewMemory) -> _Plan:
+    """The plan with what is wanted instead; another text has none of the vectors that were kept."""
     same = (wanted.title, wanted.content) == (plan.wanted.title, plan.wanted.content)
     return replace(plan, wanted=wanted, vectors=plan.vectors if same else ())
 
@@ -269,9 +365,10 @@ async def _require_planned(
         raise Conflict("another memory stands at its coordinate now", id=by_place.memory.global_id)
 
 
-async def _restore_link(
-    session: WriteSession, scope: Namespace, link_id: LinkId, version: int | None, expected_version: int | None
-) -> StoredLink:
+async def _wanted_link(
+    session: WriteSession, scope: Namespace, link_id: LinkId, version: int | None
+) -> tuple[Link, Link]:
+    """The version of a link that is wanted, and its last one. Raises LinkNotFound, VersionNotFound."""
     subject = link_subject(scope.id, link_id)
     last = await history.state(session, subject, None)
     if last is None:
@@ -279,8 +376,14 @@ async def _restore_link(
     found = last if version is None else await history.state(session, subject, version)
     if found is None:
         raise VersionNotFound(f"version {version} is not kept", namespace=scope.name, version=version)
-    wanted, newest = (link_from_state(scope.name, one[0]) for one in (found, last))
-    updated = await put_back(session, scope, link_id, wanted, expected_version)
+    return link_from_state(scope.name, found[0]), link_from_state(scope.name, last[0])
+
+
+async def _restore_link(
+    session: WriteSession, scope: Namespace, wanted: Link, newest: Link, expected_version: int | None
+) -> StoredLink:
+    (wanted,) = await screen_stored_links([wanted], scope.settings.content_policy)
+    updated = await put_back(session, scope, newest.id, wanted, expected_version)
     if updated is not None:
         return StoredLink(updated, WriteOperation.UPDATED)
     if expected_version not in (None, newest.version):

@@ -98,7 +98,8 @@ class Settlement:
         taken = await self._session.rows("memory_take", namespace_id=self._target.id, ids=list(ids))
         held = [encode_global_id(Entity.MEMORY, self._target.name, row_id) for row_id, is_held in taken if is_held]
         if held:
-            raise LegalHold(f"{len(held)} of the memories are held", namespace=self._target.name, ids=held[:_NAMED])
+            which = f"memory {held[0]} is" if len(held) == 1 else f"{len(held)} of the memories are"
+            raise LegalHold(f"{which} under legal hold", namespace=self._target.name, ids=held[:_NAMED])
 
     def wrote(self, memory_id: MemoryId, memory: NewMemory, cues: Cues) -> None:
         """Note a memory whose text or cues were written."""

@@ -58,7 +58,8 @@ class Transfer:
 
         A record that names a `namespace` goes there, every other one into `namespace`. A memory without key and
         coordinate gets a key made of what it says, so that importing again finds it. `on_progress` is called after
-        each batch. An error of the service itself (Unavailable) ends the import; what was stored stays.
+        each batch. An error of the service itself (Unavailable) ends the import; what was stored stays. Raises
+        InvalidInput, before anything is stored, for what `export_everything` wrote.
         """
         return await self._run(_parsed(chunks), namespace, on_progress)
 

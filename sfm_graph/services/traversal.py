@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from sfm_graph.domain import validate
 from sfm_graph.domain.access import Scope
 from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
 from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory
+from sfm_graph.domain.page import Page, decode_cursor, encode_cursor, fingerprint
 from sfm_graph.domain.walk import (
     Neighbour,
     Neighbourhood,
+    NeighbourPage,
     Path,
     PathMode,
     RankedMemory,
@@ -19,6 +22,7 @@ from sfm_graph.domain.walk import (
     WalkFilter,
 )
 from sfm_graph.domain.where import EVERYTHING, Where
+from sfm_graph.errors import InvalidCursor
 from sfm_graph.services.access.guard import needs
 from sfm_graph.services.view import View
 from sfm_graph.services.walks import Walks
@@ -55,6 +59,33 @@ class Traversal:
             for one, link, hop in zip(found.ids.tolist(), found.links.tolist(), found.hops.tolist(), strict=True)
         )
         return Neighbourhood(neighbours, found.truncated, walked.hot)
+
+    @needs(Scope.READ)
+    async def neighbour_page(
+        self,
+        view: View,
+        namespace: str,
+        ref: MemoryRef,
+        walk: WalkFilter,
+        *,
+        hops: int,
+        first: int,
+        where: Where = EVERYTHING,
+        after: str | None = None,
+    ) -> NeighbourPage:
+        """At most `first` memories around one. A cursor holds the hops and the link of the last one seen.
+
+        It belongs to all that is asked but the page's size, the times of the view as they were given. Raises
+        InvalidCursor.
+        """
+        query = fingerprint("neighbors", namespace, ref, walk, hops, where, view.as_of)
+        place = _place(decode_cursor(query, after))
+        found = await self.neighbours(view, namespace, ref, walk, hops=hops, limit=first, where=where, after=place)
+        cursors = tuple(encode_cursor(query, [one.hops, one.link.id]) for one in found.neighbours)
+        # A walk that is cut has not found more than fits: on a full page the next one tells.
+        full = len(cursors) == first
+        page = Page(found.neighbours, cursors, found.truncated and full)
+        return NeighbourPage(page, found.truncated and not full, found.hot)
 
     @needs(Scope.READ)
     async def subgraph(
@@ -131,6 +162,15 @@ class Traversal:
             for one, score, group in zip(found.ids.tolist(), found.scores.tolist(), groups, strict=True)
         )
         return Ranking(ranked, found.truncated, found.residual)
+
+
+def _place(place: Sequence[object] | None) -> tuple[int, int] | None:
+    if place is None:
+        return None
+    if len(place) != 2:
+        raise InvalidCursor("the cursor is damaged; start without one")
+    hops, link = (validate.integer(one, "cursor", low=0, high=2**63 - 1) for one in place)
+    return hops, link
 
 
 async def _paths(view: View, namespace: str, trails: Sequence[Trail], *, weighted: bool, hot: bool) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from sfm_graph.domain.copying import Copied, Copy, Provenance
+from sfm_graph.domain.copying import Copied, Copy, Provenance, Sized
 from sfm_graph.domain.identity import MemoryId
 from sfm_graph.domain.link import Link
 from sfm_graph.store.database import ReadSession, Session, WriteSession
@@ -49,9 +49,34 @@ async def page(session: Session, namespace_id: int, after: int, limit: int, *, i
     return [Copy(*row) for row in rows]
 
 
-async def due(session: Session, limit: int) -> list[Copy]:
-    """Copies whose source has changed."""
-    return [Copy(*row) for row in await session.rows("copies_due", limit=limit)]
+async def page_out(session: Session, source_id: int, after: int, limit: int) -> list[Copy]:
+    """Up to `limit` copies from a namespace with id > `after`, by id."""
+    rows = await session.rows("copies_out", namespace_id=source_id, after=after, limit=limit)
+    return [Copy(*row) for row in rows]
+
+
+async def withdraw(session: WriteSession, source_id: int, id: int, error: str) -> int | None:
+    """End the following of a copy from a namespace; the row id of the one that it leads to, None: there is none."""
+    row = await session.row("copy_withdraw", source_id=source_id, id=id, error=error)
+    return None if row is None else int(row[0])
+
+
+async def due(session: Session, limit: int, after: Copy | None = None) -> list[Copy]:
+    """Up to `limit` copies whose source has changed, by namespace and id, those behind `after`."""
+    namespace_id, id_ = (after.namespace_id, after.id) if after else (0, 0)
+    rows = await session.rows("copies_due", limit=limit, after_namespace=namespace_id, after=id_)
+    return [Copy(*row) for row in rows]
+
+
+async def failed(session: WriteSession, one: Copy, error: str) -> None:
+    """Note why a copy could not be brought over."""
+    await session.run("copy_failed", namespace_id=one.namespace_id, id=one.id, error=error)
+
+
+async def sized(session: Session, namespace_id: int, ids: Sequence[int]) -> list[Sized]:
+    """Versions and sizes of those of the memories that exist, by id."""
+    rows = await session.rows("memory_sizes", namespace_id=namespace_id, ids=list(ids))
+    return [Sized(*row) for row in rows]
 
 
 async def moved(session: WriteSession, one: Copy, seen: str, error: str | None) -> None:

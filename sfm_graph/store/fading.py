@@ -57,6 +57,14 @@ async def postpone(session: WriteSession, namespace_id: int, ids: Sequence[int],
     await session.run("fading_postpone", namespace_id=namespace_id, ids=list(ids), due_at=until)
 
 
+async def sooner(session: WriteSession, namespace_id: int, due: Sequence[tuple[MemoryId, datetime]]) -> None:
+    """Note when memories are due that were changed, where that is sooner than is noted."""
+    if due:
+        await session.run(
+            "fading_sooner", namespace_id=namespace_id, ids=[one for one, _ in due], due_at=[at for _, at in due]
+        )
+
+
 async def soon(session: WriteSession, namespace_id: int, ids: Sequence[int]) -> None:
     """Look at these in the next pass."""
     await session.run("fading_soon", namespace_id=namespace_id, ids=list(ids))
@@ -95,11 +103,13 @@ async def count(session: Session, namespace_id: int) -> int:
 
 
 async def expired(
-    session: Session, now: datetime, limit: int, namespace: str | None = None
+    session: Session, now: datetime, limit: int, namespace: str | None = None, put_off: Sequence[int] = ()
 ) -> dict[str, list[MemoryId]]:
-    """Up to `limit` memories whose time is over, by namespace."""
+    """Up to `limit` memories whose time is over, by namespace, but those that are put off."""
     found: dict[str, list[MemoryId]] = {}
-    for name, memory_id in await session.rows("fading_expired", now=now, limit=limit, namespace=namespace):
+    for name, memory_id in await session.rows(
+        "fading_expired", now=now, limit=limit, namespace=namespace, put_off=list(put_off)
+    ):
         found.setdefault(name, []).append(memory_id)
     return found
 

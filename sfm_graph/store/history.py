@@ -1,6 +1,6 @@
 """What the change log says of one memory or link, version by version."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -69,13 +69,19 @@ async def state(
     return None if row is None else (orjson.loads(row[0]), row[1])
 
 
-async def forgotten(session: Session, namespace_id: int, ref: MemoryRef) -> MemoryId | None:
-    """The memory that last had this key or coordinate when it was forgotten, as far as the log is kept."""
-    if ref.id is not None:
-        return ref.id
-    place = None if ref.coordinate is None else array_text(ref.coordinate)
-    row = await session.row("history_forgotten", namespace_id=namespace_id, key=ref.key, coordinate=place)
-    return None if row is None else MemoryId(row[0])
+async def forgotten(session: Session, namespace_id: int, refs: Iterable[MemoryRef]) -> set[MemoryId]:
+    """The memories that last had these keys or coordinates when they were forgotten, as far as the log is kept.
+
+    Whether they were brought back since is not asked. Ids stand for themselves.
+    """
+    named = list(refs)
+    found = {one.id for one in named if one.id is not None}
+    keys = [one.key for one in named if one.key is not None]
+    places = [array_text(one.coordinate) for one in named if one.coordinate is not None]
+    if keys or places:
+        rows = await session.rows("history_forgotten", namespace_id=namespace_id, keys=keys, coordinates=places)
+        found |= {MemoryId(row[0]) for row in rows}
+    return found
 
 
 async def lock(session: WriteSession, namespace_id: int) -> None:

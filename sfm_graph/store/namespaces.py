@@ -106,7 +106,8 @@ async def delete(session: WriteSession, name: str) -> int:
         raise NamespaceNotFound(f"there is no namespace {name!r}", namespace=name)
     if held := await session.rows("namespace_held", namespace_id=row[0]):
         ids = [encode_global_id(Entity.MEMORY, name, memory_id) for (memory_id,) in held]
-        raise LegalHold(f"memories of namespace {name!r} are held", namespace=name, ids=ids)
+        which = f"memory {ids[0]} is" if len(ids) == 1 else "memories are"
+        raise LegalHold(f"{which} under legal hold in namespace {name!r}", namespace=name, ids=ids)
     (number, _) = await session.one("namespace_delete_begin")
     for table in (*_TABLES, *_PAST_TABLES):
         await session.run(f"namespace_delete_{table}", namespace_id=row[0])

@@ -65,6 +65,8 @@ async def as_of(session: ReadSession, known: datetime) -> PastSession:
     (known_from,) = await session.one("known_begin", known=known.isoformat())
     if known < known_from:
         raise KnownExpired(
-            f"what was known before {known_from.isoformat()} is no longer kept", known_from=known_from.isoformat()
+            f"what was known before {known_from.isoformat()} is not kept here; "
+            "of what an import of everything brought earlier versions are in the history alone",
+            known_from=known_from.isoformat(),
         )
     return PastSession(session._connection, session.snapshot)

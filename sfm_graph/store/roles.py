@@ -77,8 +77,8 @@ TABLES: dict[str, Rights] = {
 }  # fmt: skip
 # What was known at a moment; only ever read.
 VIEWS = (
-    "versions_kept", "changes_since", "states_then", "memories_then", "links_then", "words_then", "names_then",
-    "embeddings_then",
+    "versions_kept", "changes_since", "states_then", "link_states_then", "memories_then", "links_then", "words_then",
+    "names_then", "embeddings_then",
 )  # fmt: skip
 SEQUENCES = ("memory_ids", "link_ids", "embedding_ids", "change_ids")
 CALLED_FUNCTIONS = (

@@ -13,10 +13,13 @@ create index memories_held on memories (namespace_id, id) where legal_hold;
 -- The transactions that wrote, by their number, and when they were committed: a later one that has seen an earlier one is
 -- stamped later. The number is drawn from `change_ids` when a transaction begins, so all its changes have larger ids.
 create table commits (
-    tx  bigint primary key,
-    at  timestamptz not null
+    tx     bigint primary key,
+    at     timestamptz not null,
+    -- The clock was behind an earlier stamp.
+    ahead  boolean not null default false
 );
 create index commits_at on commits (at, tx);
+create index commits_ahead on commits (at, tx) where ahead;
 
 -- The number of the transaction that writes; null where nobody gave it one.
 create function current_tx() returns bigint language sql stable parallel safe return
@@ -125,14 +128,20 @@ create trigger keep_past after delete on embeddings referencing old table as rem
 -- The last act of a transaction that writes: its commit follows in the same message. Whoever asks for what was known at
 -- a moment waits, by taking this lock alone for an instant, until all that were stamped before are committed.
 create function stamp_commit() returns void language plpgsql as $$
+declare
+    least_at timestamptz;
 begin
     if pg_current_xact_id_if_assigned() is null then
         return;
     end if;
+    -- So that what a moment misses has begun a bounded time before (known_begin).
+    if clock_timestamp() - now() > interval '15 minutes' then
+        raise exception 'the transaction has run for more than 15 minutes' using errcode = 'query_canceled';
+    end if;
     perform pg_advisory_xact_lock_shared(hashtext('stamp_commit'));
-    insert into commits (tx, at)
-    values (current_tx(), greatest(clock_timestamp(),
-                                   (select max(k.at) from commits k) + interval '1 microsecond'));
+    select max(k.at) + interval '1 microsecond' into least_at from commits k;
+    insert into commits (tx, at, ahead)
+    values (current_tx(), greatest(clock_timestamp(), least_at), coalesce(least_at > clock_timestamp(), false));
 end $$;
 
 -- The moment as of which the views below show things, of this transaction; and a number that all transactions have
@@ -155,13 +164,13 @@ create view states_then as
     from changes_since c where c.operation <> 'reindex'
     order by c.namespace_id, c.entity, c.entity_id, c.id;
 
--- `is true`: an index is probed for each of a few rows, or all is hashed for many.
+-- By `limit`, an index is probed for each row: hashing what has changed since would read that of all namespaces.
 create view memories_then as
     select m.namespace_id, m.id, m.key, m.coordinate, m.kind, m.title, m.content, m.payload, m.importance, m.version,
            m.created_at, m.updated_at, m.valid_from, m.valid_to, m.digest, m.expires_at, m.legal_hold, m.agent
     from memories m
-    where (not exists (select from changes_since c where c.namespace_id = m.namespace_id and c.entity = 'memory'
-                           and c.entity_id = m.id and c.operation <> 'reindex')) is true
+    where (select true from changes_since c where c.namespace_id = m.namespace_id and c.entity = 'memory'
+               and c.entity_id = m.id and c.operation <> 'reindex' limit 1) is null
     union all
     select t.namespace_id, t.entity_id, s.key, s.coordinate, s.kind, s.title, s.content, s.payload, s.importance,
            s.version, s.created_at, s.updated_at, coalesce(s.valid_from, '-infinity'),
@@ -174,32 +183,36 @@ create view memories_then as
         legal_hold boolean, agent text collate "C")
     where t.entity = 'memory' and t.state is not null;
 
+-- The same of links by their ends too, which never change: that those of a memory are found along an index.
+create view link_states_then as
+    select distinct on (c.namespace_id, c.entity_id, c.source_id, c.target_id)
+           c.namespace_id, c.entity_id, c.source_id, c.target_id, c.before as state
+    from (select s.*, (coalesce(s.after, s.before) ->> 'source_id')::bigint as source_id,
+                 (coalesce(s.after, s.before) ->> 'target_id')::bigint as target_id
+          from changes_since s where s.entity = 'link' and s.operation <> 'reindex') c
+    order by c.namespace_id, c.entity_id, c.source_id, c.target_id, c.id;
+
 create view links_then as
     select l.namespace_id, l.id, l.source_id, l.target_id, l.type, l.weight, l.properties, l.version, l.created_at,
            l.updated_at, l.valid_from, l.valid_to, l.maker, l.agent
     from links l
-    where (not exists (select from changes_since c where c.namespace_id = l.namespace_id and c.entity = 'link'
-                           and c.entity_id = l.id and c.operation <> 'reindex')) is true
+    where (select true from changes_since c where c.namespace_id = l.namespace_id and c.entity = 'link'
+               and c.entity_id = l.id and c.operation <> 'reindex' limit 1) is null
     union all
-    select t.namespace_id, t.entity_id, s.source_id, s.target_id, s.type, s.weight, s.properties, s.version,
+    select t.namespace_id, t.entity_id, t.source_id, t.target_id, s.type, s.weight, s.properties, s.version,
            s.created_at, s.updated_at, coalesce(s.valid_from, '-infinity'), coalesce(s.valid_to, 'infinity'), s.maker,
            s.agent
-    from states_then t cross join lateral jsonb_to_record(t.state) as s (
-        source_id bigint, target_id bigint, type text collate "C", weight double precision, properties jsonb,
+    from link_states_then t cross join lateral jsonb_to_record(t.state) as s (
+        type text collate "C", weight double precision, properties jsonb,
         version integer, created_at timestamptz, updated_at timestamptz, valid_from timestamptz, valid_to timestamptz,
         maker text collate "C", agent text collate "C")
-    where t.entity = 'link' and t.state is not null;
+    where t.state is not null;
 
--- Windows that have been touched since are left out: they may say what came later.
+-- Without windows: those of now may say what came later, and those of then are not kept.
 create view words_then as
     select w.namespace_id, w.memory_id, w.length, w.terms, w.lexemes, w.author, w.date, w.sequence, w.position,
-           w.proper_names,
-           case when not touched.since then w.window_length end as window_length,
-           case when not touched.since then w.window_terms end as window_terms,
-           null::bigint as window_due
-    from words w cross join lateral (
-        select exists (select from changes_since c where c.namespace_id = w.namespace_id and c.entity = 'memory'
-                           and c.entity_id = w.memory_id) as since) touched
+           w.proper_names, null::integer as window_length, null::sparsevec as window_terms, null::bigint as window_due
+    from words w
     where w.born is null or w.born < known_floor()
        or not exists (select from commits k where k.tx = w.born and k.at > known_moment())
     union all
@@ -222,8 +235,8 @@ create view names_then as
 
 create view embeddings_then as
     select e.namespace_id, e.model_id, e.memory_id, e.part, e.id, e.embedding from embeddings e
-    where e.born is null or e.born < known_floor()
-       or not exists (select from commits k where k.tx = e.born and k.at > known_moment())
+    where e.part >= 0 and (e.born is null or e.born < known_floor()
+        or not exists (select from commits k where k.tx = e.born and k.at > known_moment()))
     union all
     select p.namespace_id, p.model_id, p.memory_id, p.part, p.id, p.embedding from past_embeddings p
     where p.gone >= known_floor() and exists (select from commits k where k.tx = p.gone and k.at > known_moment())

@@ -22,12 +22,21 @@ from copies k join namespaces t on t.id = k.namespace_id left join namespaces n 
 where k.namespace_id = %(namespace_id)s and k.id > %(after)s and (%(id)s::bigint is null or k.id = %(id)s)
 order by k.id limit %(limit)s;
 
+-- name: copies_out
+-- The copies from a namespace, as above.
+select k.id, k.source_id, n.name, k.selection, k.follows, k.created_by, k.created_at, k.revoked_at, k.error,
+       (select count(*) from copied_memories m where m.namespace_id = k.namespace_id and m.copy_id = k.id),
+       k.namespace_id, t.name, k.seen::text
+from copies k join namespaces t on t.id = k.namespace_id join namespaces n on n.id = k.source_id
+where k.source_id = %(namespace_id)s and k.id > %(after)s order by k.id limit %(limit)s;
+
 -- name: copies_due
--- Copies of all namespaces whose source has changed since it was last brought over, the first `limit`.
+-- Copies of all namespaces whose source has changed since it was last brought over, `limit` of those behind a place.
 select k.id, k.source_id, n.name, k.selection, k.follows, k.created_by, k.created_at, k.revoked_at, k.error,
        0::bigint, k.namespace_id, t.name, k.seen::text
 from copies k join namespaces t on t.id = k.namespace_id left join namespaces n on n.id = k.source_id
 where k.follows and k.revoked_at is null
+  and (k.namespace_id, k.id) > (%(after_namespace)s::integer, %(after)s::bigint)
   and exists (select from changes c where c.namespace_id = k.source_id
                   and (c.xid >= pg_snapshot_xmax(k.seen) or c.xid = any (array(select pg_snapshot_xip(k.seen)))))
 order by k.namespace_id, k.id limit %(limit)s;
@@ -37,6 +46,11 @@ order by k.namespace_id, k.id limit %(limit)s;
 update copies set seen = %(seen)s::pg_snapshot, error = coalesce(%(error)s, error)
 where namespace_id = %(namespace_id)s and id = %(id)s and seen::text = %(before)s;
 
+-- name: copy_failed
+-- Why a copy could not be brought over; it stays where it is.
+update copies set error = %(error)s
+where namespace_id = %(namespace_id)s and id = %(id)s and error is distinct from %(error)s;
+
 -- name: copies_adopt
 -- The log goes on in another database, whose transactions have other numbers: what follows compares all once.
 update copies set seen = '1:1:' where follows;
@@ -45,6 +59,11 @@ update copies set seen = '1:1:' where follows;
 -- Follow the source no longer; a reason when nobody asked for it.
 update copies set follows = false, revoked_at = coalesce(revoked_at, now()), error = coalesce(%(error)s, error)
 where namespace_id = %(namespace_id)s and id = %(id)s returning id;
+
+-- name: copy_withdraw
+-- Follow the source no longer, at the wish of who administers it.
+update copies set follows = false, revoked_at = coalesce(revoked_at, now()), error = coalesce(error, %(error)s)
+where source_id = %(source_id)s and id = %(id)s returning namespace_id;
 
 -- name: copies_end
 -- The source is gone.
@@ -98,6 +117,11 @@ from copied_memories m join copies k on k.namespace_id = m.namespace_id and k.id
 left join namespaces n on n.id = k.source_id
 where m.namespace_id = %(namespace_id)s and m.memory_id = any(%(ids)s::bigint[])
 order by m.memory_id, m.copy_id desc;
+
+-- name: memory_sizes
+-- Of memories the version, and about how many bytes each has.
+select m.id, m.version, octet_length(m.content) + coalesce(octet_length(m.title), 0) + octet_length(m.payload::text)
+from memories m where m.namespace_id = %(namespace_id)s and m.id = any(%(ids)s::bigint[]) order by m.id;
 
 -- name: links_among
 -- Callers' links that join these memories to each other, the first `limit`.

@@ -10,6 +10,13 @@ where l.namespace_id = %(namespace_id)s
   and (l.source_id = any(%(ids)b::bigint[]) or l.target_id = any(%(ids)b::bigint[]))
 order by l.id limit %(limit)s for update;
 
+-- name: merge_links_seen
+-- As above, to be shown before anything is locked.
+select {link_columns} from links l
+where l.namespace_id = %(namespace_id)s
+  and (l.source_id = any(%(ids)b::bigint[]) or l.target_id = any(%(ids)b::bigint[]))
+order by l.id limit %(limit)s;
+
 -- name: merge_accesses
 -- What was recalled of merged memories counts for the one that is kept.
 with gone as (

@@ -32,15 +32,27 @@ where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s and e.memo
 order by e.memory_id, e.part;
 
 -- name: everything_versions
--- A keyset page of all versions in the order of the log, those of before an import first; cut as a page of changes.
+-- A keyset page of all versions in the order of the log, those of before an import first; cut as a page of changes. The
+-- two kinds by themselves (as `versions_kept` joins them), so that each is read along its index.
 select s.id, s.entity, s.entity_id, s.operation, s.before::text, s.after::text, abs(coalesce(s.tx, s.xid::text::bigint)),
        coalesce(s.stamp, k.at), s.trace
 from (select f.*, sum(coalesce(pg_column_size(f.before), 0) + coalesce(pg_column_size(f.after), 0))
                       over (order by f.id rows between unbounded preceding and 1 preceding) as ahead
-      from (select v.* from versions_kept v
-            where v.namespace_id = %(namespace_id)s and v.id > %(after)s and v.entity <> 'namespace'
-              and coalesce(v.after, v.before) is not null
-            order by v.id limit %(limit)s) f) s
+      from (select * from (
+                (select v.id, v.entity, v.entity_id, v.operation, v.before, v.after, null::xid8 as xid, v.tx, v.stamp,
+                        v.trace
+                 from imported_versions v
+                 where v.namespace_id = %(namespace_id)s and v.id > %(after)s and coalesce(v.after, v.before) is not null
+                 order by v.id limit %(limit)s)
+                union all
+                (select c.id, c.entity, c.entity_id, c.operation, c.before, c.after, c.xid, c.tx, null, c.trace
+                 from changes c
+                 where c.namespace_id = %(namespace_id)s and c.id > %(after)s and c.entity <> 'namespace'
+                   and c.operation <> 'reindex' and coalesce(c.after, c.before) is not null
+                   and (not exists (select from import_batches b
+                                    where b.namespace_id = %(namespace_id)s and b.tx = c.tx)) is true
+                 order by c.id limit %(limit)s)) both_kinds
+            order by id limit %(limit)s) f) s
 left join commits k on k.tx = s.tx
 where coalesce(s.ahead, 0) < %(max_bytes)s order by s.id;
 

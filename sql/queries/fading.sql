@@ -39,6 +39,11 @@ returning memory_id;
 update fading set due_at = %(due_at)s
 where namespace_id = %(namespace_id)s and memory_id = any(%(ids)s::bigint[]) and step <> 'forgotten';
 
+-- name: fading_sooner
+-- What has come to fade sooner is due sooner; nothing is put off by that. Who is about to put it off is waited for.
+update fading f set due_at = least(f.due_at, g.due_at) from unnest(%(ids)b::bigint[], %(due_at)b::timestamptz[]) as g (id, due_at)
+where f.namespace_id = %(namespace_id)s and f.memory_id = g.id and f.step <> 'forgotten';
+
 -- name: fading_soon
 -- What is held no more is looked at in the next pass.
 update fading set due_at = least(due_at, now())
@@ -94,7 +99,7 @@ where jsonb_typeof(n.settings -> 'fading') = 'object'
 -- Memories whose time is over, in whatever namespace, or in one.
 select n.name, m.id from memories m join namespaces n on n.id = m.namespace_id
 where m.expires_at <= %(now)s::timestamptz and m.expires_at < 'infinity' and not m.legal_hold
-  and (%(namespace)s::text is null or n.name = %(namespace)s)
+  and (%(namespace)s::text is null or n.name = %(namespace)s) and m.id <> all(%(put_off)s::bigint[])
 order by m.expires_at limit %(limit)s;
 
 -- name: fading_still_expired
@@ -144,6 +149,11 @@ where j.due_at <= now() and j.name = 'fading' order by j.due_at limit %(limit)s;
 -- How far that has come, unless another process is at it.
 select (j.state ->> 'after')::bigint from jobs j where j.namespace_id = %(namespace_id)s and j.name = 'fading'
 for update skip locked;
+
+-- name: fading_job_stands
+-- Whether memories of a namespace wait to be looked at for the first time.
+select exists (select from jobs j join namespaces n on n.id = j.namespace_id
+               where n.name = %(namespace)s and j.name = 'fading');
 
 -- name: fading_job_move
 -- How far it has come now.

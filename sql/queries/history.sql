@@ -48,17 +48,19 @@ select v.state::text, coalesce(v.stamp, k.at) from (
 order by v.id desc limit 1;
 
 -- name: history_forgotten
--- The memory that last had a key or stood at a coordinate when it was forgotten, as the log tells.
-(select c.entity_id, c.id from versions_kept c
- where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.operation = 'forget'
-   and c.before ->> 'key' = %(key)s::text
- order by c.id desc limit 1)
-union all
-(select c.entity_id, c.id from versions_kept c
- where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.operation = 'forget'
-   and c.before -> 'coordinate' = to_jsonb(%(coordinate)s::text::double precision[])
- order by c.id desc limit 1)
-order by 2 desc limit 1;
+-- The memories that last had one of these keys or stood at one of these coordinates when they were forgotten, as the log
+-- tells.
+select f.entity_id from unnest(%(keys)b::text[]) as k (key) cross join lateral (
+    select c.entity_id from versions_kept c
+    where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.operation = 'forget'
+      and c.before ->> 'key' = k.key
+    order by c.id desc limit 1) f
+union
+select f.entity_id from unnest(%(coordinates)b::text[]) as k (coordinate) cross join lateral (
+    select c.entity_id from versions_kept c
+    where c.namespace_id = %(namespace_id)s and c.entity = 'memory' and c.operation = 'forget'
+      and c.before -> 'coordinate' = to_jsonb(k.coordinate::double precision[])
+    order by c.id desc limit 1) f;
 
 -- name: history_lock
 -- Held by who brings back what was forgotten, and by who erases: neither comes between what the other one reads and

@@ -7,10 +7,16 @@ select %(known)s::timestamptz - greatest(clock_timestamp(), (select max(k.at) fr
 select pg_advisory_xact_lock(hashtext('stamp_commit'));
 
 -- name: known_begin
--- Set the moment for the views, for the rest of the transaction; from when on there is something to tell.
+-- Set the moment for the views, for the rest of the transaction; from when on there is something to tell. The floor: who
+-- drew a number after the moment has a larger one than the last that was stamped before it; who drew one before it was
+-- stamped within 15 minutes, by a clock that did not step back.
 select l.known_from from change_log l cross join (
-    select set_config('sfm.known', %(known)s, true), set_config('sfm.known_floor', coalesce(
-        (select min(k.tx + 0) from commits k where k.at > %(known)s::text::timestamptz), 9223372036854775807)::text, true)
+    select set_config('sfm.known', %(known)s, true), set_config('sfm.known_floor', least(
+        coalesce((select k.tx from commits k where k.at <= %(known)s::text::timestamptz
+                  order by k.at desc, k.tx desc limit 1), 0) + 1,
+        (select min(k.tx + 0) from commits k where k.at > %(known)s::text::timestamptz
+             and k.at <= %(known)s::text::timestamptz + interval '16 minutes'),
+        (select min(k.tx + 0) from commits k where k.at > %(known)s::text::timestamptz and k.ahead))::text, true)
 ) chosen;
 
 -- name: links_changed_since

@@ -35,7 +35,8 @@ order by t.id;
 
 -- name: reembed_insert
 -- Vectors of memories that are still as they were read: the ids of these, also of those without any vector. A memory
--- that another transaction holds is left out: waiting for it could be a deadlock.
+-- that another transaction holds is left out: waiting for it could be a deadlock. The vectors of a text were born when
+-- those that they are to replace were: whoever asks for what was known since finds it by them.
 with settled as materialized (
     select m.id from unnest(%(ids)b::bigint[], %(versions)b::integer[]) as g (id, version)
     join memories m on m.namespace_id = %(namespace_id)s and m.id = g.id and m.version = g.version
@@ -43,11 +44,18 @@ with settled as materialized (
         select from embeddings e where e.namespace_id = %(namespace_id)s and e.model_id = %(model_id)s
             and e.memory_id = m.id and e.part >= 0)
     for share of m skip locked
+), replaced as materialized (
+    select e.memory_id, case when count(*) = count(e.born) then min(e.born) end as born
+    from settled s join embeddings e on e.namespace_id = %(namespace_id)s and e.memory_id = s.id and e.part >= 0
+        and e.model_id = (select n.model_id from namespaces n where n.id = %(namespace_id)s)
+    group by e.memory_id
 ), stored as (
-    insert into embeddings (namespace_id, model_id, memory_id, part, embedding)
-    select %(namespace_id)s, %(model_id)s, s.id, v.part, v.embedding
+    insert into embeddings (namespace_id, model_id, memory_id, part, embedding, born)
+    select %(namespace_id)s, %(model_id)s, s.id, v.part, v.embedding,
+           case when r.memory_id is null then current_tx() else r.born end
     from unnest(%(owners)b::bigint[], %(parts)b::smallint[], %(embeddings)b::halfvec[]) as v (id, part, embedding)
     join settled s on s.id = v.id
+    left join replaced r on r.memory_id = s.id
     returning memory_id
 ), logged as (
     insert into changes (namespace_id, entity, entity_id, operation)

@@ -13,6 +13,8 @@ MAX_ANSWER_BYTES: Final = 1024**2
 # A model is slow to answer once; more attempts would only make it slower.
 ATTEMPTS: Final = 3
 _CONNECTIONS: Final = 8
+# A bad request, one that is too large, one that cannot be processed: mostly a text longer than the model's context.
+_ABOUT_THE_QUESTION: Final = frozenset({400, 413, 422})
 
 
 def endpoint(url: str, api_key: SecretStr | None, timeout_ms: int) -> JsonEndpoint:
@@ -33,7 +35,9 @@ async def asked(place: JsonEndpoint, body: Mapping[str, Any], read: Callable[[An
     try:
         return read(await place.post(body, attempts=ATTEMPTS))
     except Refused as refused:
-        raise place.failure(str(refused)) from None
+        # The others are about the server or the key: they are the same for every question.
+        state = "wrong_answer" if refused.status in _ABOUT_THE_QUESTION else "away"
+        raise place.failure(str(refused), state) from None
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
         # Without the error's own words, which may repeat what the model said.
         raise place.failure("answered with JSON that is no completion", "wrong_answer") from None

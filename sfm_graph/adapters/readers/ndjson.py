@@ -5,7 +5,7 @@
     {"id": "a", "text": "...", "metadata": {"title": "..."}, "namespace": "..."}
 
 A line that cannot be read gives a BadRecord, and reading goes on: line_too_long, invalid_json,
-unknown_record, invalid_link or invalid_document.
+unknown_record, invalid_link, invalid_document, or EVERYTHING on line 1.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,6 +16,8 @@ from sfm_graph.domain.strict_json import parse_json
 from sfm_graph.errors import InvalidInput
 
 MAX_LINE_BYTES = 20_000_000
+# The code of a first line that says that all the others are an export of everything.
+EVERYTHING = "export_of_everything"
 _CHUNK_BYTES = 1 << 18
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -93,6 +95,9 @@ def _record(number: int, fields: dict[str, Any]) -> Record:
             return _link(number, fields)
         case None if "text" in fields:
             return _document(number, fields)
+        case "namespace" if number == 1 and "format" in fields:
+            message = "this is an export of everything: pass --everything (everything=true)"
+            return BadRecord(number, EVERYTHING, message)
         case _:
             expected = 'expected "type": "memory", "type": "link" or a document with "id" and "text"'
             return BadRecord(number, "unknown_record", expected)

@@ -80,7 +80,7 @@ class Context:
                 raise Unavailable(self._ended)
             view = self._views.get(as_of.known) or await self._opened(as_of.known)
             try:
-                yield view if as_of.valid is None else view.at(as_of.valid)
+                yield view if as_of.valid is None else self.services.views.at(view, as_of.valid)
             except SfmError:
                 raise
             except BaseException as error:

@@ -6,6 +6,7 @@ from typing import Any, Self
 import strawberry
 from strawberry.scalars import JSON
 
+from sfm_graph.api.copies import end_copy
 from sfm_graph.api.gql.context import GraphInfo
 from sfm_graph.api.gql.inputs import MemoryRef, needed, optional
 from sfm_graph.api.gql.page_info import PageInfo
@@ -13,6 +14,7 @@ from sfm_graph.api.gql.where import MemoryWhere, where_json
 from sfm_graph.domain import copying, identity, page, validate
 from sfm_graph.domain.link import Direction
 from sfm_graph.services.agent_reads import AgentAccess
+from sfm_graph.services.copying.copies import Copies
 
 
 @strawberry.type(description="Recalls of a memory by one agent.")
@@ -94,11 +96,13 @@ class CopyConnection:
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
 
     @classmethod
-    async def read(cls, info: GraphInfo, namespace: str, first: int, after: str | None) -> Self:
+    async def read(cls, info: GraphInfo, namespace: str, first: int, after: str | None, *, outgoing: bool) -> Self:
         """The connection of a page."""
         async with info.context.reading() as view:
             size = page.page_size(first)
-            found = await info.context.services.copies.list(view, namespace, first=size, after=after)
+            copies = info.context.services.copies
+            listed = copies.list_out if outgoing else copies.list
+            found = await listed(view, namespace, first=size, after=after)
         edges = [
             CopyEdge(node=Copy.from_domain(one), cursor=cursor)
             for one, cursor in zip(found.items, found.cursors, strict=True)
@@ -152,6 +156,9 @@ class RevokeCopyInput:
     id: strawberry.ID = needed("Its number.")
     namespace: str = optional("The namespace that it leads to.", identity.DEFAULT_NAMESPACE)
     forget: bool = optional("Forget the copied memories, too.", False)
+    outgoing: bool = optional(
+        "`namespace` is where it comes from; needs the scope admin there, and forgets nothing.", False
+    )
 
     def number(self) -> int:
         """The copy's number. Raises InvalidInput."""
@@ -160,6 +167,10 @@ class RevokeCopyInput:
     def scope(self) -> str:
         """The checked name of the target. Raises InvalidInput."""
         return validate.namespace(self.namespace)
+
+    async def ended(self, copies: Copies) -> copying.Copy:
+        """End it. Raises what `end_copy` does."""
+        return await end_copy(copies, self.scope(), self.number(), forget=self.forget, outgoing=self.outgoing)
 
 
 @strawberry.type(description="The copy as it is now.")

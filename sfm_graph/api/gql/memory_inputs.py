@@ -82,7 +82,7 @@ class ForgetInput(Mutating):
 
 @strawberry.input(description="A memory to erase: also what the change log says of it is purged.")
 class EraseInput(ForgetInput):
-    """One memory, which may be forgotten already when it is named by its id."""
+    """One memory, which may be forgotten already."""
 
 
 @strawberry.input(description="Memories to forget in one transaction: `refs` or `where`.")

@@ -194,7 +194,7 @@ class Mutation:
         self, info: GraphInfo, input: Annotated[copies.RevokeCopyInput, _INPUT]
     ) -> copies.RevokeCopyPayload:
         async with info.context.writing() as services:
-            ended = await services.copies.revoke(input.scope(), input.number(), forget=input.forget)
+            ended = await input.ended(services.copies)
         return copies.RevokeCopyPayload(copy=copies.Copy.from_domain(ended))
 
     @resolver("Bring a memory back to a version; a forgotten one under its id, with its links.")

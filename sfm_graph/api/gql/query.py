@@ -54,6 +54,9 @@ DeniedArg = Annotated[bool, strawberry.argument(description="Only what was denie
 ThresholdArg = Annotated[
     float, strawberry.argument(description="The least cosine of two memories that say the same, 0.8 to 1.")
 ]
+OutgoingArg = Annotated[
+    bool, strawberry.argument(description="The copies from the namespace instead; needs the scope admin.")
+]
 GroupsArg = Annotated[int, strawberry.argument(description="At most so many groups, 1 to 100.")]
 SinceArg = Annotated[datetime | None, strawberry.argument(description="Nothing from before.")]
 
@@ -311,15 +314,16 @@ class Query:
             page = await info.context.services.namespaces.list(view, first=page_size(first), after=after)
         return NamespaceConnection.of(page, after)
 
-    @resolver("A page of the copies into a namespace, by id; those that have ended, too.")
+    @resolver("A page of the copies into a namespace, or out of it, by id; those that have ended, too.")
     async def copies(
         self,
         info: GraphInfo,
         namespace: NamespaceArg = DEFAULT_NAMESPACE,
         first: FirstArg = 20,
         after: AfterArg = None,
+        outgoing: OutgoingArg = False,
     ) -> CopyConnection:
-        return await CopyConnection.read(info, namespace, first, after)
+        return await CopyConnection.read(info, namespace, first, after, outgoing=outgoing)
 
     @resolver("A page of API keys, by id: those whose scopes and namespaces the caller's own token covers.")
     async def api_keys(self, info: GraphInfo, first: FirstArg = 20, after: AfterArg = None) -> ApiKeyConnection:

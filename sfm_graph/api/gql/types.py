@@ -105,8 +105,8 @@ class Memory(Node):
         after: AfterArg = None,
     ) -> Annotated["NeighborConnection", _walk_connections]:  # fmt: skip
         walk, kept = info.context.once(info, lambda: (walk_of(direction, types, link_where), where_of(where)))
-        ref, moment = DomainRef(id=self.row), moment_of(as_of, self.as_of)
-        return await walk_reads.neighbors(info.context, moment, self.namespace, ref, walk, kept, hops, first, after)
+        moment = moment_of(as_of, self.as_of)
+        return await walk_reads.neighbors_of(info.context, moment, self, walk, kept, hops, first, after)
 
     @resolver("The memories that its own title and content recall, itself left out.")
     async def similar(
@@ -127,9 +127,8 @@ class Memory(Node):
         as_of: AsOfArg = None,
     ) -> Annotated["Path", _walks] | None:
         walk = info.context.once(info, lambda: walk_of(direction, types, where))
-        ends = DomainRef(id=self.row), ref.within(self.namespace)
-        moment = moment_of(as_of, self.as_of)
-        return await walk_reads.path(info.context, moment, self.namespace, ends, walk, weighted, max_hops)
+        goal, moment = ref.within(self.namespace), moment_of(as_of, self.as_of)
+        return await walk_reads.path_from(info.context, moment, self, goal, walk, weighted, max_hops)
 
     @resolver("What it is a copy of; null when it is none.")
     async def provenance(self, info: GraphInfo) -> Annotated["Provenance", _copies] | None:

@@ -9,12 +9,11 @@ from sfm_graph.api.gql import types, walk_reads
 from sfm_graph.api.gql.context import Context, GraphInfo
 from sfm_graph.api.gql.page_info import PageInfo
 from sfm_graph.api.gql.scalars import resolver
-from sfm_graph.api.walks import NeighbourPage
 from sfm_graph.domain import walk
-from sfm_graph.domain.as_of import AsOf
+from sfm_graph.domain.as_of import NOW, AsOf
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.page import Page
-from sfm_graph.domain.walk import WalkFilter
+from sfm_graph.domain.walk import NeighbourPage, WalkFilter
 
 if TYPE_CHECKING:
     from sfm_graph.api.gql.types import Link, Memory
@@ -48,7 +47,8 @@ class NeighborEdge:
 class NeighborConnection:
     """A page of neighbours."""
 
-    around: strawberry.Private[Around]
+    # None: around what is not there.
+    around: strawberry.Private[Around | None]
     edges: list[NeighborEdge] = strawberry.field(description="The neighbours with their places.")
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
     truncated: bool = strawberry.field(
@@ -59,14 +59,14 @@ class NeighborConnection:
     )
 
     @classmethod
-    async def of(cls, context: Context, around: Around, found: NeighbourPage, after: str | None) -> Self:
+    async def of(cls, context: Context, around: Around | None, found: NeighbourPage, after: str | None) -> Self:
         """The connection of a page."""
-        page = found.page
+        page, as_of = found.page, around.as_of if around else NOW
         await context.spend(len(page.items))
         edges = [
             NeighborEdge(
-                node=types.Memory.from_domain(one.memory, around.as_of),
-                link=types.Link.from_domain(one.link, around.as_of), hops=one.hops, cursor=cursor,
+                node=types.Memory.from_domain(one.memory, as_of),
+                link=types.Link.from_domain(one.link, as_of), hops=one.hops, cursor=cursor,
             )
             for one, cursor in zip(page.items, page.cursors, strict=True)
         ]  # fmt: skip

@@ -2,26 +2,26 @@
 
 from collections.abc import Sequence
 
-from sfm_graph.api.gql import walk_connections, walks
+from sfm_graph.api.gql import types, walk_connections, walks
 from sfm_graph.api.gql.context import SEARCH_NODES, Context
 from sfm_graph.api.gql.inputs import MemoryRef as RefInput
-from sfm_graph.api.walks import neighbour_page
 from sfm_graph.domain import validate
 from sfm_graph.domain.as_of import AsOf
 from sfm_graph.domain.identity import MemoryRef
-from sfm_graph.domain.page import MAX_PAGE, page_size
+from sfm_graph.domain.page import MAX_PAGE, Page, page_size
 from sfm_graph.domain.walk import (
     MAX_HOPS,
     MAX_PATH_HOPS,
     MAX_PATHS,
     MAX_RANKED,
     MAX_WALK_RESULTS,
+    NeighbourPage,
     PathMode,
     RankQuery,
     WalkFilter,
 )
 from sfm_graph.domain.where import Where
-from sfm_graph.errors import InvalidInput
+from sfm_graph.errors import InvalidInput, MemoryNotFound
 
 
 async def neighbors(
@@ -40,15 +40,30 @@ async def neighbors(
     validate.integer(hops, "hops", low=1, high=MAX_HOPS)
     await context.spend(SEARCH_NODES)
     async with context.reading(as_of) as view:
-        found = await neighbour_page(
-            context.services, view, namespace, ref, walk, hops=hops, first=size, where=where, after=after
+        found = await context.services.traversal.neighbour_page(
+            view, namespace, ref, walk, hops=hops, first=size, where=where, after=after
         )
     around = walk_connections.Around(namespace, ref, walk, hops, as_of)
     return await walk_connections.NeighborConnection.of(context, around, found, after)
 
 
-async def counts(context: Context, around: "walk_connections.Around") -> list[int]:
+async def neighbors_of(
+    context: Context, as_of: AsOf, memory: "types.Memory", walk: WalkFilter, where: Where, hops: int, first: int,
+    after: str | None,
+) -> "walk_connections.NeighborConnection":  # fmt: skip
+    """As above of a memory that was read, perhaps as of another moment: none where it is not there."""
+    ref = MemoryRef(id=memory.row)
+    try:
+        return await neighbors(context, as_of, memory.namespace, ref, walk, where, hops, first, after)
+    except MemoryNotFound:
+        nothing = NeighbourPage(Page((), (), False), cut=False, hot=True)
+        return await walk_connections.NeighborConnection.of(context, None, nothing, after)
+
+
+async def counts(context: Context, around: "walk_connections.Around | None") -> list[int]:
     """How many memories are first reached at each hop, up to the last one that reaches any."""
+    if around is None:
+        return []
     await context.spend(SEARCH_NODES)
     async with context.reading(around.as_of) as view:
         found = await context.services.walks.reach_count(
@@ -74,6 +89,20 @@ async def path(
             view, namespace, *ends, walk, weighted=weighted, max_hops=max_hops
         )
     return await walks.Path.of(context, as_of, found) if found else None
+
+
+async def path_from(
+    context: Context, as_of: AsOf, memory: "types.Memory", goal: MemoryRef, walk: WalkFilter, weighted: bool,
+    max_hops: int,
+) -> "walks.Path | None":  # fmt: skip
+    """The shortest path from a memory that was read, perhaps as of another moment: None where it is not there."""
+    start = MemoryRef(id=memory.row)
+    try:
+        return await path(context, as_of, memory.namespace, (start, goal), walk, weighted, max_hops)
+    except MemoryNotFound:
+        if await context.loaders(as_of).memories.load((memory.namespace, memory.row)) is None:
+            return None
+        raise
 
 
 async def paths(

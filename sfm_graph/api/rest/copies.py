@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from sfm_graph.api.copies import end_copy
 from sfm_graph.api.rest import components, schemas
 from sfm_graph.api.rest.answers import JsonResponse, accesses_json, copy_json, next_cursor
 from sfm_graph.api.rest.call import body_call, path_ref, query_call
@@ -27,12 +28,14 @@ async def copy(request: Request) -> Response:
     return JsonResponse(copy_json(made), status_code=201)
 
 
-@router.get("/copies", **documented("Copies into a namespace", components.COPIES, query=schemas.NAMESPACES))
+@router.get("/copies", **documented("Copies into a namespace, or out of it", components.COPIES, query=schemas.COPIES))
 async def list_copies(request: Request) -> Response:
-    """Page by page, those that have ended, too."""
-    call = query_call(request, schemas.NAMESPACES)
+    """Page by page, those that have ended, too; with `outgoing` those from the namespace, which needs `admin`."""
+    call = query_call(request, schemas.COPIES)
+    copies = call.services.copies
+    listed = copies.list_out if call.flag("outgoing") else copies.list
     async with call.view() as view:
-        page = await call.services.copies.list(view, call.namespace, first=call.first(), after=call.after())
+        page = await listed(view, call.namespace, first=call.first(), after=call.after())
     return JsonResponse({"copies": [copy_json(one) for one in page.items], "next": next_cursor(page)})
 
 
@@ -41,12 +44,17 @@ async def list_copies(request: Request) -> Response:
     **documented("End a copy: it is kept in step no longer", components.COPY, path="id", query=schemas.COPY_END),
 )
 async def revoke_copy(request: Request) -> Response:
-    """`forget` also forgets the copied memories."""
+    """`forget` also forgets the copied memories; `outgoing`: one from the namespace, which needs `admin` there."""
     call = query_call(request, schemas.COPY_END)
     number = validate.decimal(request.path_params["id"], "id")
     return JsonResponse(
-        copy_json(await call.services.copies.revoke(call.namespace, number, forget=call.flag("forget")))
-    )
+        copy_json(
+            await end_copy(
+                call.services.copies, call.namespace, number,
+                forget=call.flag("forget"), outgoing=call.flag("outgoing"),
+            )
+        )
+    )  # fmt: skip
 
 
 @router.get(

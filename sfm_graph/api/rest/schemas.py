@@ -157,7 +157,7 @@ _CLEARED = {
 PATCH = body({**MEMORY_FIELDS, **_CLEARED, "expected_version": VERSION}, minProperties=1)
 REMOVE: Properties = {
     **NAMESPACE_ONLY,
-    "erase": flag("Also purge it from the change log; a forgotten memory is erased by its id"),
+    "erase": flag("Also purge it from the change log, of a forgotten memory too"),
 }
 EXPORT: Properties = {
     **NAMESPACE_ONLY,
@@ -302,8 +302,14 @@ COPY = body(
     },
     "source",
 )
-COPY_END: Properties = {**NAMESPACE_ONLY, "forget": flag("Forget the copied memories, too")}
+_OUTGOING = flag("Of copies from the namespace, not into it; needs the scope admin")
+COPY_END: Properties = {
+    **NAMESPACE_ONLY,
+    "forget": flag("Forget the copied memories, too"),
+    "outgoing": _OUTGOING,
+}
 NAMESPACES: Properties = {**NAMESPACE_ONLY, **PAGE}
+COPIES: Properties = {**NAMESPACES, "outgoing": _OUTGOING}
 STATS: Properties = {**NAMESPACES, **AS_OF}
 _MODEL: Schema = {
     "type": "object",

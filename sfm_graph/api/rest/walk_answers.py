@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from sfm_graph.api.rest.answers import Json, link_json, memories_json, memory_json, next_cursor
-from sfm_graph.api.walks import NeighbourPage
-from sfm_graph.domain.walk import Path, Ranking
+from sfm_graph.domain.walk import NeighbourPage, Path, Ranking
 
 
 def neighbours_json(found: NeighbourPage) -> Json:

@@ -9,7 +9,7 @@ from sfm_graph.api.rest.answers import JsonResponse
 from sfm_graph.api.rest.call import Call, query_call
 from sfm_graph.api.rest.documented import documented
 from sfm_graph.api.rest.walk_answers import neighbours_json, path_json, paths_json, ranking_json
-from sfm_graph.api.walks import neighbour_page, subgraph_columns
+from sfm_graph.api.walks import subgraph_columns
 from sfm_graph.domain import inputs, validate
 from sfm_graph.domain.walk import (
     MAX_HOPS,
@@ -41,8 +41,8 @@ async def neighbours(request: Request) -> Response:
     hops = call.integer("hops", 1, high=MAX_HOPS)
     limit = call.integer("limit", 100, high=walk_schemas.MAX_NEIGHBOURS)
     async with call.view() as view:
-        found = await neighbour_page(
-            call.services, view, call.namespace, start, walk, hops=hops, first=limit, after=call.after()
+        found = await call.services.traversal.neighbour_page(
+            view, call.namespace, start, walk, hops=hops, first=limit, after=call.after()
         )
     return JsonResponse(neighbours_json(found))
 

@@ -10,6 +10,7 @@ for .95, .75 for .9.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sfm_graph.hot.text.index import TextIndex
 from sfm_graph.hot.text.postings import Floats, Ints
@@ -45,7 +46,8 @@ def near_pairs(index: TextIndex, threshold: float, now: float) -> Pairs:
     """The pairs of memories, valid at `now`, whose texts' beginnings have a cosine of at least `threshold`.
 
     n vectors of D dimensions take n^2 * D products up to EXACT_FROM, then n * D * BITS and about NEXT * BANDS
-    comparisons of 32 bytes each: 100,000 of 384 dimensions take some seconds. Holds the vectors once more meanwhile.
+    comparisons of 32 bytes each: 100,000 of 384 dimensions take some seconds. Holds the vectors once more meanwhile,
+    and of pairs a few times as many as are told.
     """
     ids, vectors = _beginnings(index, now)
     if len(ids) < 2:
@@ -74,9 +76,22 @@ def _exact(vectors: Matrix, threshold: float) -> tuple[Ints, Ints, Floats]:
     found: list[tuple[Ints, Ints, Floats]] = []
     for start in range(0, len(vectors), BLOCK):
         cosines = vectors[start : start + BLOCK] @ vectors[start:].T
-        one, other = np.nonzero(np.triu(cosines >= threshold, 1))
-        found.append((one + start, other + start, cosines[one, other].astype(np.float64)))
+        near = np.flatnonzero(np.triu(cosines >= threshold, 1))
+        values = cosines.ravel()[near]
+        kept = _nearest(values)
+        one, other = np.divmod(near[kept], cosines.shape[1])
+        found.append((one + start, other + start, values[kept].astype(np.float64)))
     return _joined(found)
+
+
+def _nearest(cosines: NDArray[np.floating]) -> Ints:
+    """The places of the highest, the first of equal ones: one more than are told, which says that there are more."""
+    if len(cosines) <= MAX_PAIRS:
+        return np.arange(len(cosines))
+    most = MAX_PAIRS + 1
+    least = np.partition(cosines, -most)[-most]
+    above, equal = np.flatnonzero(cosines > least), np.flatnonzero(cosines == least)
+    return np.concatenate((above, equal[: most - len(above)]))
 
 
 def _banded(vectors: Matrix, threshold: float) -> tuple[Ints, Ints, Floats]:
@@ -88,8 +103,9 @@ def _banded(vectors: Matrix, threshold: float) -> tuple[Ints, Ints, Floats]:
         ]
     )
     bands = signs.view(np.uint16)
-    found: list[tuple[Ints, Ints, Floats]] = []
+    found = _joined([])
     for band in range(BANDS):
+        near = [found]
         # Those that agree in more bands stand closer together, should there be many.
         order = np.lexsort((*(bands[:, (band + step) % BANDS] for step in (2, 1)), bands[:, band]))
         keys = bands[order, band]
@@ -97,8 +113,15 @@ def _banded(vectors: Matrix, threshold: float) -> tuple[Ints, Ints, Floats]:
             same = np.flatnonzero(keys[step:] == keys[:-step])
             if not len(same):
                 break
-            found.append(_measured(vectors, order[same], order[same + step], threshold))
-    return _distinct(_joined(found), len(vectors))
+            near.append(_cut(_measured(vectors, order[same], order[same + step], threshold)))
+        found = _cut(_distinct(_joined(near), len(vectors)))
+    return found
+
+
+def _cut(found: tuple[Ints, Ints, Floats]) -> tuple[Ints, Ints, Floats]:
+    one, other, cosines = found
+    kept = _nearest(cosines)
+    return one[kept], other[kept], cosines[kept]
 
 
 def _measured(vectors: Matrix, one: Ints, other: Ints, threshold: float) -> tuple[Ints, Ints, Floats]:

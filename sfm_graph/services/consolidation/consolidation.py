@@ -17,12 +17,24 @@ from sfm_graph.domain.memory import Memory
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.sentences import sentences
 from sfm_graph.domain.summary import summary_of
-from sfm_graph.errors import NamespaceNotFound, Overloaded, SfmError
+from sfm_graph.errors import (
+    BudgetSpent,
+    ContentRefused,
+    HookRefused,
+    LegalHold,
+    NamespaceNotFound,
+    Overloaded,
+    SfmError,
+    TooLarge,
+    Unavailable,
+)
 from sfm_graph.services.access.guard import needs
 from sfm_graph.services.consolidation.plans import Plan
 from sfm_graph.services.consolidation.progress import Progress, ends, places
 from sfm_graph.services.consolidation.windows import planned
 from sfm_graph.services.consolidation.writing import Stale, Writing
+from sfm_graph.services.fading.room import Room
+from sfm_graph.services.hooks import NO_HOOKS, Hooks
 from sfm_graph.services.indexing import Indexing
 from sfm_graph.services.settling import Settling
 from sfm_graph.store import change_stream, jobs, memories, namespaces
@@ -72,7 +84,8 @@ class ConsolidatedGroup:
 class ConsolidationReport:
     """What one call did. `complete`: nothing is left to be looked at; else the next call goes on from here.
 
-    `groups` holds the first 100 of those created and updated. `put_off`: groups whose sources kept changing.
+    `groups` holds the first 100 of those created and updated. `put_off`: groups whose sources kept changing, or that
+    a hook, the content policy or the limit of memories refused.
     """
 
     created: int = 0
@@ -96,11 +109,12 @@ class Consolidation:
     """Consolidates namespaces: at a caller's wish, and in the background those whose settings ask for it."""
 
     def __init__(
-        self, database: Database, indexing: Indexing, settling: Settling, summarise: Summarise | None = None
-    ) -> None:
+        self, database: Database, indexing: Indexing, settling: Settling, summarise: Summarise | None = None,
+        hooks: Hooks = NO_HOOKS, room: Room | None = None,
+    ) -> None:  # fmt: skip
         """`summarise`: a predictor's; without one, and when it is unavailable, summaries are extractive."""
         self._database = database
-        self._writing = Writing(database, indexing, settling)
+        self._writing = Writing(database, indexing, settling, hooks, room)
         self._summarise = summarise
         self._next_round = 0.0
 
@@ -257,8 +271,10 @@ class _Run:
         """Whether it could be."""
         wanted = [one.id for one in plan.sources] + ([plan.into.id] if plan.into else [])
         async with self._database.read() as session:
+            # Its rules may have changed since the run began.
+            target = await namespaces.by_name(session, self._target.name)
             found = await memories.by_ids(session, self._target.id, self._target.name, wanted)
-        if len(found) < len(wanted):
+        if target is None or target.id != self._target.id or len(found) < len(wanted):
             return False
         sources = [found[one.id] for one in plan.sources]
         prior = found[plan.into.id] if plan.into else None
@@ -266,9 +282,14 @@ class _Run:
         memory = None
         if not self._dry_run:
             try:
-                memory = await self._writing.carry_out(self._target, plan, sources, prior, content, method)
+                memory = await self._writing.carry_out(target, plan, sources, prior, content, method)
             except (Stale, Overloaded):
                 return False
+            except (HookRefused, ContentRefused, LegalHold, TooLarge) as error:
+                # Refused it stays, until something in the window changes; others go on.
+                log.warning("a group is not consolidated: %s", error.message)
+                self.report.put_off += 1
+                return True
         ids = tuple(one.id for one in sources)
         self.report.note(ConsolidatedGroup(memory, prior is None, ids, content, method))
         return True
@@ -285,7 +306,15 @@ class _Run:
                     return validate.text(said, "content", max_chars=MAX_CHARS), PREDICTED
             except SfmError as error:
                 log.warning("consolidation goes on without the predictor: %s", error.message)
+                if not _is_about_question(error):
+                    self._summarise = None
         return await asyncio.to_thread(_extract, before, texts, self._target.settings.language), EXTRACTIVE
+
+
+def _is_about_question(error: SfmError) -> bool:
+    """Whether another question may be answered all the same."""
+    lacking = isinstance(error, Unavailable | BudgetSpent)
+    return not lacking or error.details.get("state") in ("wrong_answer", "too_large")
 
 
 def _extract(before: str, texts: Sequence[str], language: str) -> str:

@@ -49,48 +49,58 @@ def plans(
     source beside them, else made anew of those that are left, if one of them has changed.
     """
     owned = [one for one in standing if _earliest(one) in window]
-    matched = _matched(groups, owned)
     group_of = {id_: at for at, group in enumerate(groups) for id_ in group}
+    matched = _matched(group_of, owned)
+    gone_on = {one.id for one in matched.values()}
+    of_source = _by_source(standing)
     superseded: dict[int, list[Standing]] = {}
     found: list[Plan] = []
     for one in owned:
-        if one in matched.values():
+        if one.id in gone_on:
             continue
         shared = Counter(group_of[link.source] for link in one.links if link.source in group_of)
         if shared.total() == len(one.links):
             most = min(shared, key=lambda at: (-shared[at], at))
             superseded.setdefault(most, []).append(one)
         elif left := _changed(one, episodes, group_of.keys()):
-            found.append(_plan(left, one, (), standing))
+            found.append(_plan(left, one, (), of_source))
     for at, group in enumerate(groups):
         sources = tuple(episodes[id_] for id_ in group)
-        found.append(_plan(sources, matched.get(at), tuple(superseded.get(at, ())), standing))
+        found.append(_plan(sources, matched.get(at), tuple(superseded.get(at, ())), of_source))
     return [one for one in found if one.is_due]
 
 
 def _plan(
     sources: tuple[EpisodeRow, ...], into: Standing | None, superseded: tuple[Standing, ...],
-    standing: Sequence[Standing],
+    of_source: Mapping[MemoryId, Sequence[tuple[int, Standing]]],
 ) -> Plan:  # fmt: skip
-    ids = {one.id for one in sources}
-    met = tuple(one for one in standing if any(link.source in ids for link in one.links))
-    return Plan(sources, into, superseded, met)
+    met = {place: one for source in sources for place, one in of_source.get(source.id, ())}
+    return Plan(sources, into, superseded, tuple(met[place] for place in sorted(met)))
+
+
+def _by_source(standing: Sequence[Standing]) -> dict[MemoryId, list[tuple[int, Standing]]]:
+    """By source what consolidates it, each with its place among all."""
+    found: dict[MemoryId, list[tuple[int, Standing]]] = {}
+    for place, one in enumerate(standing):
+        for source in {link.source for link in one.links}:
+            found.setdefault(source, []).append((place, one))
+    return found
 
 
 def _earliest(one: Standing) -> MemoryId:
     return min((link.at, link.source) for link in one.links)[1]
 
 
-def _matched(groups: Sequence[tuple[MemoryId, ...]], owned: Sequence[Standing]) -> dict[int, Standing]:
+def _matched(group_of: Mapping[MemoryId, int], owned: Sequence[Standing]) -> dict[int, Standing]:
     """For groups, by place, what goes on with them: those that share most sources first."""
     shares = []
     for place, one in enumerate(owned):
-        sources = {link.source for link in one.links}
-        shares += [(-len(sources & set(group)), one.id, at, place) for at, group in enumerate(groups)]
+        shared = Counter(group_of[source] for source in {link.source for link in one.links} if source in group_of)
+        shares += [(-count, one.id, at, place) for at, count in shared.items()]
     found: dict[int, Standing] = {}
     taken: set[int] = set()
-    for shared, _, at, place in sorted(shares):
-        if shared and at not in found and place not in taken:
+    for _, _, at, place in sorted(shares):
+        if at not in found and place not in taken:
             found[at] = owned[place]
             taken.add(place)
     return found

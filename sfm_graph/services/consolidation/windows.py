@@ -34,7 +34,7 @@ async def planned(
 ) -> tuple[Window, int, list[Plan]]:
     """The window around an episode, how many episodes it holds, and what is to be done about them.
 
-    The connection is given back before the groups are computed: that takes up to half a second.
+    The connection is given back before the plans are made, in a thread: that takes up to half a second.
     """
     async with database.read() as session:
         window, ids = await window_of(session, target, rules, at, memory_id)
@@ -50,5 +50,8 @@ async def planned(
         beside = {one.id: one for one in await store.episodes(session, target.id, others)}
     places = {id_: place for place, id_ in enumerate(own)}
     members = [Episode(one.id, one.at, places.get(one.id), one.sequence, one.position) for one in rows.values()]
-    found = await asyncio.to_thread(groups, members, vectors, ties, rules)
-    return window, len(rows), plans(found, rows | beside, standing, rows.keys())
+
+    def plan() -> list[Plan]:
+        return plans(groups(members, vectors, ties, rules), rows | beside, standing, rows.keys())
+
+    return window, len(rows), await asyncio.to_thread(plan)

@@ -1,5 +1,6 @@
 """Making, listing and revoking copies."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,16 +9,17 @@ from sfm_graph.domain import validate
 from sfm_graph.domain.access import Scope
 from sfm_graph.domain.copying import Copied, Copy, Provenance
 from sfm_graph.domain.identity import MemoryId, MemoryRef
-from sfm_graph.domain.link import Link, StoredLink
+from sfm_graph.domain.link import Link
 from sfm_graph.domain.memory import Memory, StoredMemory, WriteOperation
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.page import Page, cut_page, decode_cursor, encode_cursor
 from sfm_graph.errors import Conflict, InvalidInput, NamespaceNotFound, NotFound, SfmError, TooLarge
 from sfm_graph.ports.policy import Action
 from sfm_graph.services.access.guard import caller, needs
+from sfm_graph.services.copying.batches import batches, require_room
 from sfm_graph.services.copying.carrying import carried, link_request, named
 from sfm_graph.services.copying.selection import selected, selection
-from sfm_graph.services.links import Links
+from sfm_graph.services.links import BulkLinks, Links
 from sfm_graph.services.memory_writes import MemoryWrites
 from sfm_graph.services.traversal import Traversal
 from sfm_graph.services.view import View, Views
@@ -29,6 +31,7 @@ from sfm_graph.store.database import Database, WriteSession
 # Others may take a key between its choice and the write, but not over and over.
 ATTEMPTS = 5
 MAX_LINKS = validate.MAX_BULK_ITEMS
+WITHDRAWN = "it was ended from the source namespace"
 _MAX_ID = 2**63 - 1
 
 
@@ -52,10 +55,11 @@ class Copies:
     async def copy(self, namespace: str, source: str, given: Mapping[str, Any], *, follow: bool = False) -> Copy:
         """Copy memories of `source` into `namespace`, which needs the right to read the one and to write the other.
 
-        given: as `selection.selection` says. `follow` keeps the copies in step with their sources from then on. A
-        copy that fails leaves nothing, unless the process dies in it: what it stored by then is in the listed copy.
-        Raises NamespaceNotFound, MemoryNotFound, InvalidInput, TooLarge for more than 10,000 memories or links,
-        ContentRefused, HookRefused.
+        given: as `selection.selection` says. `follow` keeps the copies in step with their sources from then on. What
+        is selected is read and stored in batches of about 4 MB, so that what is changed meanwhile may be copied as it
+        is by then. A copy that fails leaves nothing, unless the process dies in it: what it stored by then is in the
+        listed copy. Raises NamespaceNotFound, MemoryNotFound, InvalidInput, TooLarge for more than 10,000 memories or
+        links or 256 MB, ContentRefused, HookRefused.
         """
         validate.namespace(source)
         if source == namespace:
@@ -65,18 +69,22 @@ class Copies:
         async with self._views.open() as view:
             scope = await view.existing_namespace(source)
             ids = await selected(view, source, chosen, self._traversal)
-            found = await memories.by_ids(view.session, scope.id, source, ids)
+            sizes = await store.sized(view.session, scope.id, ids)
+            require_room(sizes)
             joined = await store.links_among(view.session, scope.id, source, ids, MAX_LINKS + 1)
             seen = view.snapshot.text
         if len(joined) > MAX_LINKS:
             raise TooLarge(f"more than {MAX_LINKS} links join the selected memories; select fewer", field="limit")
         target_id, copy_id = await self._begun(namespace, scope, chosen.shown, seen)
         try:
-            here = await self._stored(namespace, copy_id, [found[MemoryId(one)] for one in ids])
-            await self._linked(namespace, copy_id, joined, here)
+            here: dict[int, int] = {}
+            for some in batches([one.id for one in sizes], [one.size for one in sizes]):
+                here |= await self._stored(namespace, copy_id, await self._read(scope, some))
+            there = [one for one in joined if {one.source_id, one.target_id} <= here.keys()]
+            await self._linked(namespace, copy_id, there, here)
             if follow:
                 await self._database.write(lambda session: store.follow(session, target_id, copy_id))
-        except SfmError:
+        except (SfmError, asyncio.CancelledError):
             await self._undone(namespace, target_id, copy_id)
             raise
         return await self._get(namespace, copy_id)
@@ -93,6 +101,12 @@ class Copies:
             return target.id, made
 
         return await self._database.write(work)
+
+    async def _read(self, source: Namespace, ids: Sequence[int]) -> list[Memory]:
+        """Those of the memories that are still there, in the order of ids."""
+        async with self._database.read() as session:
+            found = await memories.by_ids(session, source.id, source.name, ids)
+        return [found[MemoryId(one)] for one in ids if MemoryId(one) in found]
 
     async def _stored(self, namespace: str, copy_id: int, found: Sequence[Memory]) -> dict[int, int]:
         """Store the copies; their ids by those of their sources."""
@@ -132,15 +146,15 @@ class Copies:
         if not joined:
             return
 
-        async def record(session: WriteSession, target: Namespace, stored: Sequence[StoredLink]) -> None:
+        async def record(session: WriteSession, target: Namespace, bulk: BulkLinks) -> None:
             pairs = [
                 Copied(source.id, one.link.id, source.version, one.link.version)
-                for source, one in zip(joined, stored, strict=True)
+                for source, one in zip(joined, bulk.stored, strict=True)
             ]
             await store.put(session, What.LINKS, target.id, copy_id, pairs)
 
         requests = [link_request(one, namespace, here) for one in joined]
-        await self._links.link_many(namespace, requests, also=record)
+        await self._links.link_many(namespace, requests, also=record, as_service=True)
 
     async def _undone(self, namespace: str, target_id: int, copy_id: int) -> None:
         """Take back what a copy that fails has stored: nobody was told of it."""
@@ -184,6 +198,15 @@ class Copies:
         rows = await store.page(view.session, found.id, last, first + 1) if found else []
         return cut_page([_shown(row) for row in rows], [encode_cursor("copies", [row.id]) for row in rows], first)
 
+    @needs(Scope.ADMIN)
+    async def list_out(self, view: View, namespace: str, *, first: int, after: str | None) -> Page[Copy]:
+        """A page of the copies from a namespace, by id, with the names of where they lead to, revoked ones too."""
+        place = decode_cursor("copies_out", after)
+        last = validate.integer(place[0], "cursor", low=0, high=_MAX_ID) if place else 0
+        found = await view.namespace(namespace)
+        rows = await store.page_out(view.session, found.id, last, first + 1) if found else []
+        return cut_page(rows, [encode_cursor("copies_out", [row.id]) for row in rows], first)
+
     @needs(Scope.READ)
     async def provenance(self, view: View, namespace: str, ids: Sequence[MemoryId]) -> dict[MemoryId, Provenance]:
         """What memories are copies of; those that are none are missing. A source's name is told as in `list`."""
@@ -215,6 +238,27 @@ class Copies:
         if forget:
             await self._forgotten(namespace, target_id, checked)
         return _shown(await self._get(namespace, checked))
+
+    @needs(Scope.ADMIN, target="copy_id")
+    async def withdraw(self, namespace: str, copy_id: int) -> Copy:
+        """Keep a copy from a namespace in step no longer; what was copied stays. Again it changes nothing.
+
+        Raises NotFound.
+        """
+        checked = validate.integer(copy_id, "copy", low=1, high=_MAX_ID)
+
+        async def work(session: WriteSession) -> bool:
+            source = await namespaces.lock_existing(session, namespace)
+            return source is not None and bool(await store.withdraw(session, source.id, checked, WITHDRAWN))
+
+        if not await self._database.write(work):
+            raise NotFound(f"there is no copy {checked} from {namespace!r}", namespace=namespace)
+        async with self._database.read() as session:
+            source = await namespaces.by_name(session, namespace)
+            found = await store.page_out(session, source.id, checked - 1, 1) if source else []
+        if not found or found[0].id != checked:
+            raise NotFound(f"there is no copy {checked} from {namespace!r}", namespace=namespace)
+        return found[0]
 
 
 def _shown(one: Copy) -> Copy:

@@ -6,24 +6,26 @@ that others have changed since is left as it is, and said to be in conflict.
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from sfm_graph.domain import inputs
 from sfm_graph.domain.access import Scope
-from sfm_graph.domain.copying import Copied, Copy
-from sfm_graph.domain.identity import LinkId, MemoryId, MemoryRef
-from sfm_graph.domain.link import Link, LinkPatch, StoredLink
+from sfm_graph.domain.copying import Copied, Copy, Sized
+from sfm_graph.domain.identity import Entity, LinkId, MemoryId, MemoryRef, encode_global_id
+from sfm_graph.domain.link import Link, LinkPatch
 from sfm_graph.domain.memory import Memory, MemoryPatch, StoredMemory
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.domain.snapshot import Snapshot
-from sfm_graph.errors import MemoryNotFound, SfmError, Unavailable
+from sfm_graph.errors import DatabaseUnavailable, MemoryNotFound, Overloaded, SfmError, Unavailable, VersionConflict
 from sfm_graph.services.access.keys import Keys
+from sfm_graph.services.copying.batches import BATCH, batches
 from sfm_graph.services.copying.carrying import carried, link_request
-from sfm_graph.services.links import Links
+from sfm_graph.services.links import BulkLinks, Links
 from sfm_graph.services.memory_writes import MemoryWrites
-from sfm_graph.services.tasks import heed_cancellation, kept_running
+from sfm_graph.services.tasks import attempted, heed_cancellation, kept_running
 from sfm_graph.services.view import View, Views
 from sfm_graph.store import copies as store
 from sfm_graph.store import links, memories
@@ -32,9 +34,11 @@ from sfm_graph.store.database import Database, WriteSession
 
 log = logging.getLogger(__name__)
 
-COPIES_PER_ROUND: Final = 100
-# What one step carries over at a time.
-BATCH: Final = 1_000
+COPIES_AT_ONCE: Final = 100
+# What failed is tried again so soon, and twice as late each time.
+FIRST_PAUSE_SECONDS: Final = 5.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+MAX_RETRIES: Final = 10_000
 MAX_LINKS: Final = 10_000
 
 
@@ -43,13 +47,24 @@ class _Step:
     """What one copy needs: of memories and links those that changed, are gone, and are new."""
 
     seen: str
-    changed: list[tuple[Copied, Memory]] = field(default_factory=list)
+    changed: list[tuple[Copied, Sized]] = field(default_factory=list)
     gone: list[Copied] = field(default_factory=list)
     changed_links: list[tuple[Copied, Link]] = field(default_factory=list)
     gone_links: list[Copied] = field(default_factory=list)
     new_links: list[Link] = field(default_factory=list)
     here: Mapping[int, int] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """When a copy that failed is tried again, on the monotonic clock, and how long it waits; seconds."""
+
+    at: float
+    pause: float
+
+
+_NEVER: Final = _Retry(0.0, 0.0)
 
 
 class Following:
@@ -66,6 +81,8 @@ class Following:
         self._keys = keys
         self._poll_seconds = poll_seconds
         self.problem: str | None = None
+        # By the ids of namespace and copy.
+        self._retries: dict[tuple[int, int], _Retry] = {}
 
     async def run(self) -> None:
         """Follow until cancelled; what fails is shown in `problem` and tried again."""
@@ -86,12 +103,43 @@ class Following:
             await asyncio.sleep(self._poll_seconds)
 
     async def round(self) -> int:
-        """Bring every copy over whose source has changed; how many there were. Raises Unavailable."""
-        async with self._database.read() as session:
-            found = await store.due(session, COPIES_PER_ROUND)
-        for one in found:
-            await self._follow(one)
-        return len(found)
+        """Bring every copy over whose source has changed; how many there were. What is wrong with one stops no other:
+        it is noted there, and tried again later. Raises DatabaseUnavailable, Overloaded."""
+        count, last = 0, None
+        while True:
+            async with self._database.read() as session:
+                found = await store.due(session, COPIES_AT_ONCE, last)
+            ready = [one for one in found if not self._waits(one)]
+            for one in ready:
+                await self._attempt(one)
+            count += len(ready)
+            if len(found) < COPIES_AT_ONCE:
+                return count
+            last = found[-1]
+
+    def _waits(self, one: Copy) -> bool:
+        return time.monotonic() < self._retries.get((one.namespace_id, one.id), _NEVER).at
+
+    async def _attempt(self, one: Copy) -> None:
+        """Follow one copy; why that failed is noted in it, unless the database is at fault."""
+        broken: list[Unavailable] = []
+
+        async def work() -> None:
+            try:
+                await self._follow(one)
+            except (DatabaseUnavailable, Overloaded) as error:
+                broken.append(error)
+
+        problem = await attempted(f"copy {one.id} into {one.namespace!r}", work())
+        if broken:
+            raise broken[0]
+        place = (one.namespace_id, one.id)
+        before = self._retries.pop(place, _NEVER)
+        if problem is not None:
+            pause = min(max(2 * before.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+            if len(self._retries) < MAX_RETRIES:
+                self._retries[place] = _Retry(time.monotonic() + pause, pause)
+            await self._database.write(lambda session: store.failed(session, one, problem[:1_000]))
 
     async def _follow(self, one: Copy) -> None:
         denied = await self._denied(one)
@@ -140,9 +188,10 @@ class Following:
         step.here = {each.source_id: each.here for each in held}
         wanted = None if changed is None else set(changed)
         looked_at = [each for each in held if wanted is None or each.source_id in wanted]
-        found = await memories.by_ids(view.session, scope.id, scope.name, [each.source_id for each in looked_at])
+        sizes = await store.sized(view.session, scope.id, [each.source_id for each in looked_at])
+        found = {each.id: each for each in sizes}
         for each in looked_at:
-            memory = found.get(MemoryId(each.source_id))
+            memory = found.get(each.source_id)
             if memory is None:
                 step.gone.append(each)
             elif memory.version != each.source_version:
@@ -167,8 +216,9 @@ class Following:
         step.gone_links += held.values()
 
     async def _carry(self, one: Copy, step: _Step) -> None:
-        for start in range(0, len(step.changed), BATCH):
-            await self._update(one, step, step.changed[start : start + BATCH])
+        changed = [known for known, _ in step.changed]
+        for some in batches(changed, [memory.size for _, memory in step.changed]):
+            await self._update(one, step, await self._read(one, some))
         for each in step.gone_links:
             await self._unlink(one, step, each)
         for each in step.gone:
@@ -178,6 +228,15 @@ class Following:
         gone = {each.source_id for each in step.gone}
         new = [link for link in step.new_links if gone.isdisjoint((link.source_id, link.target_id))]
         await self._link(one, step, new)
+
+    async def _read(self, one: Copy, some: Sequence[Copied]) -> list[tuple[Copied, Memory]]:
+        """What was copied with its source as it is; what is gone since is left for the next time."""
+        if one.source is None:
+            return []
+        async with self._database.read() as session:
+            ids = [each.source_id for each in some]
+            found = await memories.by_ids(session, one.source_id, one.source, ids)
+        return [(each, found[MemoryId(each.source_id)]) for each in some if MemoryId(each.source_id) in found]
 
     async def _update(self, one: Copy, step: _Step, some: Sequence[tuple[Copied, Memory]]) -> None:
         """Carry over a batch in one transaction; one by one where that is refused."""
@@ -189,6 +248,8 @@ class Following:
             ]
             await store.put(session, What.MEMORIES, target.id, one.id, pairs)
 
+        if not some:
+            return
         patches = [_patch(known, memory) for known, memory in some]
         try:
             await self._writes.update_many(one.namespace, patches, also=record)
@@ -218,21 +279,21 @@ class Following:
             requests = [link_request(link, one.namespace, step.here) for link in some]
 
             async def record(
-                session: WriteSession, target: Namespace, stored: Sequence[StoredLink], some: Sequence[Link] = some
+                session: WriteSession, target: Namespace, bulk: BulkLinks, some: Sequence[Link] = some
             ) -> None:
-                # A link whose ends are gone here was refused: each of the others knows its own.
-                ends = {
-                    (step.here[each.source_id], step.here[each.target_id], each.type, each.valid_from): each
-                    for each in some
-                }
-                pairs = []
-                for now in stored:
-                    source = ends[now.link.source_id, now.link.target_id, now.link.type, now.link.valid_from]
-                    pairs.append(Copied(source.id, now.link.id, source.version, now.link.version))
+                # A link whose ends are gone here was refused, and one of a functional type may begin elsewhere.
+                refused = {each.index for each in bulk.failed}
+                made = [each for index, each in enumerate(some) if index not in refused]
+                pairs = [
+                    Copied(source.id, now.link.id, source.version, now.link.version)
+                    for source, now in zip(made, bulk.stored, strict=True)
+                ]
                 await store.put(session, What.LINKS, target.id, one.id, pairs)
 
             try:
-                done = await self._links.link_many(one.namespace, requests, partial=True, also=record)
+                done = await self._links.link_many(
+                    one.namespace, requests, partial=True, also=record, as_service=True
+                )
             except Unavailable:
                 raise
             except SfmError as error:
@@ -252,7 +313,7 @@ class Following:
             known.version,
         )  # fmt: skip
         try:
-            (now,) = await self._links.update_many(one.namespace, [patch])
+            (now,) = await self._links.update_many(one.namespace, [patch], as_service=True)
         except Unavailable:
             raise
         except SfmError as error:
@@ -265,15 +326,16 @@ class Following:
         async with self._database.read() as session:
             stored = await links.by_ids(session, one.namespace_id, one.namespace, [known.here])
         now = stored.get(LinkId(known.here))
+        name = f"link {encode_global_id(Entity.LINK, one.namespace, known.here)}"
         if now is not None and now.version != known.version:
-            step.troubles.append(f"link {known.here} was changed here")
+            step.troubles.append(f"{name}: it was changed in {one.namespace!r}")
             return
         try:
             await self._links.unlink_many(one.namespace, [LinkId(known.here)])
         except Unavailable:
             raise
         except SfmError as error:
-            step.troubles.append(f"link {known.here}: {error.message}")
+            step.troubles.append(f"{name}: {error.message}")
             return
         await self._release(one, What.LINKS, [known.source_id])
 
@@ -282,18 +344,27 @@ class Following:
         async with self._database.read() as session:
             now = await store.copied(session, what, one.namespace_id, one.id, [known.source_id])
             if what is What.MEMORIES:
-                there: Iterable[int] = await memories.by_ids(session, one.namespace_id, one.namespace, [known.here])
+                there: Iterable[Memory | Link] = (
+                    await memories.by_ids(session, one.namespace_id, one.namespace, [known.here])
+                ).values()
             else:
-                there = await links.by_ids(session, one.namespace_id, one.namespace, [known.here])
+                there = (await links.by_ids(session, one.namespace_id, one.namespace, [known.here])).values()
         if not now or now[0] != known:
             return
-        if not list(there):
+        stored = next(iter(there), None)
+        if stored is None:
             await self._release(one, what, [known.source_id])
             return
-        step.troubles.append(f"{what.value.removeprefix('copied_')} {known.here}: {error.message}")
+        step.troubles.append(_trouble(one, stored, error))
 
     async def _release(self, one: Copy, what: What, sources: Sequence[int]) -> None:
         await self._database.write(lambda session: store.release(session, what, one.namespace_id, one.id, sources))
+
+
+def _trouble(one: Copy, stored: Memory | Link, error: SfmError) -> str:
+    name = f"link {stored.global_id}" if isinstance(stored, Link) else f"memory {stored.key or stored.global_id}"
+    reason = f"it was changed in {one.namespace!r}" if isinstance(error, VersionConflict) else error.message
+    return f"{name}: {reason}"
 
 
 def _patch(known: Copied, memory: Memory) -> MemoryPatch:

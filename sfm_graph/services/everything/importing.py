@@ -29,7 +29,7 @@ _AGAIN = "the namespace holds what came before, unfinished: import again, which 
 
 
 class Import:
-    """One import. It holds 8 bytes for each memory and link, and a batch or two."""
+    """One import. It holds 24 bytes for each memory and link, and a batch or two."""
 
     def __init__(
         self, database: Database, indexing: Indexing, settling: Settling, namespace: str, on_progress: Progress | None

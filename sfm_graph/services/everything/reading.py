@@ -5,18 +5,23 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from sfm_graph.adapters.readers.ndjson import MAX_LINE_BYTES, LineBuffer
 from sfm_graph.domain.everything import AccessLine, End, Gone, Header, Line, MemoryLine, VersionLine, read_line
 from sfm_graph.domain.identity import Entity
 from sfm_graph.domain.link import Link
+from sfm_graph.domain.memory import Memory
 from sfm_graph.domain.strict_json import parse_json
 from sfm_graph.errors import InvalidInput, SfmError, TooLarge
+from sfm_graph.services.everything.endings import Endings
 
 # About 5 ms of reading.
 CHUNK_BYTES = 128 * 1024
 BATCH_LINES = 1_000
 BATCH_BYTES = 4_000_000
+# The clock of the service that exported may be so far ahead of this one's.
+AHEAD = timedelta(minutes=1)
 _TYPES = {Header: "namespace", MemoryLine: "memory", Link: "link", Gone: "gone", VersionLine: "version",
           AccessLine: "access", End: "end"}  # fmt: skip
 _ORDER = {"namespace": 0, "memory": 1, "link": 2, "version": 3, "access": 4, "end": 5}
@@ -56,6 +61,7 @@ class _Reader:
         self._count = 0
         self._order = -1
         self._numbers = {Entity.MEMORY: 0, Entity.LINK: 0}
+        self._endings = Endings()
         self._counts: Counter[str] = Counter()
         self._hash = hashlib.sha256()
         self._batch: Batch | None = None
@@ -100,17 +106,25 @@ class _Reader:
             raise InvalidInput(f"a line of type {part!r} does not belong here", field="type")
         self._order = order
         if isinstance(line, MemoryLine):
-            self._next(Entity.MEMORY, line.memory.id)
+            self._next(Entity.MEMORY, line.memory.id, line.memory)
         elif isinstance(line, Link):
-            self._next(Entity.LINK, line.id)
+            self._next(Entity.LINK, line.id, line)
         elif isinstance(line, Gone):
-            self._next(line.entity, line.number)
+            self._next(line.entity, line.number, None)
         self._require_numbers(line)
+        if isinstance(line, VersionLine):
+            self._take_version(line)
 
-    def _next(self, entity: Entity, number: int) -> None:
+    def _next(self, entity: Entity, number: int, state: Memory | Link | None) -> None:
         self._numbers[entity] += 1
         if number != self._numbers[entity]:
             raise InvalidInput(f"number {self._numbers[entity]} was expected", field="number")
+        self._endings.is_now(entity, state)
+
+    def _take_version(self, line: VersionLine) -> None:
+        if line.at is not None and line.at > datetime.now(UTC) + AHEAD:
+            raise InvalidInput("at lies in the future", field="at")
+        self._endings.became(line)
 
     def _require_numbers(self, line: Line) -> None:
         """Raises InvalidInput for a line that names what no line before said."""
@@ -132,6 +146,7 @@ class _Reader:
             name: count for name, count in self._counts.items() if name != "namespace"
         }:
             raise InvalidInput("the lines are not those that were exported: the export was changed or damaged")
+        self._endings.require_fitting()
 
     def _taken(self, line: Line, part: str, nbytes: int) -> list[Batch]:
         """Keep a line for its batch; the batches that are complete without it, or with it."""

@@ -2,13 +2,13 @@
 
 from sfm_graph.domain.fading import DEFAULT_RULES, due_at
 from sfm_graph.domain.namespace import Namespace, NamespaceSettings
+from sfm_graph.services.fading.pace import Pace
 from sfm_graph.store import fading, namespaces
 from sfm_graph.store.database import Database, WriteSession
 
-FILLED_AT_ONCE = 1_000
 CLEARED_AT_ONCE = 5_000
-# Of one round; the next one goes on.
-BATCHES = 20
+# Of one call; the next one goes on.
+BATCHES = 10
 
 
 async def settings_changed(session: WriteSession, target: Namespace, wanted: NamespaceSettings) -> None:
@@ -28,7 +28,7 @@ async def settings_changed(session: WriteSession, target: Namespace, wanted: Nam
         await session.run("fading_job_begin", namespace_id=target.id)
 
 
-async def backfill(database: Database, namespace: str) -> None:
+async def backfill(database: Database, namespace: str, pace: Pace) -> None:
     """Go on with a namespace's look at all memories: some batches, each of them kept."""
     for _ in range(BATCHES):
 
@@ -37,21 +37,23 @@ async def backfill(database: Database, namespace: str) -> None:
             row = await session.row("fading_job", namespace_id=target.id) if target else None
             if target is None or row is None:
                 return False
-            return await (
-                _fill(session, target, row[0]) if target.settings.watches_memories else _clear(session, target)
-            )
+            if target.settings.watches_memories:
+                return await _fill(session, target, row[0], pace.looked_at_once)
+            return await _clear(session, target)
 
-        if not await database.write(work):
+        async with pace.step():
+            more = await database.write(work)
+        if not more:
             return
 
 
-async def _fill(session: WriteSession, target: Namespace, after: int) -> bool:
-    """Note when the next memories are due; whether there may be more."""
-    ids = await fading.page(session, target.id, after, FILLED_AT_ONCE)
+async def _fill(session: WriteSession, target: Namespace, after: int, limit: int) -> bool:
+    """Note when the next `limit` memories are due; whether there may be more."""
+    ids = await fading.page(session, target.id, after, limit)
     rules = target.settings.fading or DEFAULT_RULES
     found = await fading.of(session, target.id, ids)
     await fading.fill(session, target.id, [(one.id, due_at(rules, one.vitals)) for one in found if one.vitals])
-    return await _go_on(session, target, ids[-1] if len(ids) == FILLED_AT_ONCE else None)
+    return await _go_on(session, target, ids[-1] if len(ids) == limit else None)
 
 
 async def _clear(session: WriteSession, target: Namespace) -> bool:

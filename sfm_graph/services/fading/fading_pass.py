@@ -1,11 +1,15 @@
 """One pass over what is due in a namespace: looks, then summaries, forgetting and erasing, in small transactions.
 
+What takes time to reckon, a summary or its search columns, is a step of its own at the pass's pace, one memory at a
+time: a request that meets a pass waits for one of these at most.
+
 Each transaction looks again at what it has locked, and notes what it did with what it did: a pass that dies, or meets
 another one, leaves every memory either as it was or a whole step further.
 """
 
 import asyncio
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sfm_graph.domain.fading import Act, FadingRules, Step
@@ -14,9 +18,12 @@ from sfm_graph.domain.identity import MemoryId, MemoryRef
 from sfm_graph.domain.memory import Memory, NewMemory
 from sfm_graph.domain.namespace import Namespace
 from sfm_graph.errors import SfmError
+from sfm_graph.services.fading.agreeing import agreed, told
 from sfm_graph.services.fading.outcome import Outcome, only
-from sfm_graph.services.fading.removing import REMOVED_AT_ONCE, remove
-from sfm_graph.services.indexing import Indexing
+from sfm_graph.services.fading.pace import Pace
+from sfm_graph.services.fading.removing import remove
+from sfm_graph.services.hooks import NO_HOOKS, Hooks
+from sfm_graph.services.indexing import Indexing, IndexingRules
 from sfm_graph.services.memory_batch import MemoryBatch
 from sfm_graph.services.settling import Settling
 from sfm_graph.services.store_plan import Update
@@ -25,9 +32,9 @@ from sfm_graph.store.database import Database, Session, WriteSession
 from sfm_graph.store.fading import Move
 from sfm_graph.store.search_columns import SearchColumns
 
-# Making search columns of a summary takes up to 2 ms on the event loop.
+# In one transaction.
 SUMMARISED_AT_ONCE = 5
-# What could not be summarised, for want of an embedder, is not tried again before.
+# What could not be summarised, for want of an embedder, or hooks did not let go, is not tried again before.
 POSTPONED = timedelta(hours=1)
 
 Judged = list[tuple[Faded, Verdict]]
@@ -41,32 +48,32 @@ async def judge(session: Session, target: Namespace, rules: FadingRules, ids: Se
 class FadingPass:
     """Does what is due in one namespace after the other."""
 
-    def __init__(self, database: Database, indexing: Indexing, settling: Settling) -> None:
+    def __init__(self, database: Database, indexing: Indexing, settling: Settling, hooks: Hooks = NO_HOOKS) -> None:
         self._database = database
         self._indexing = indexing
         self._settling = settling
+        self._hooks = hooks
 
-    async def run(self, namespace: str, now: datetime, limit: int) -> list[Outcome]:
+    async def run(self, namespace: str, now: datetime, limit: int, pace: Pace) -> list[Outcome]:
         """Look at up to `limit` memories that are due, and as many forgotten ones; what was done to them.
 
         Raises the last refusal, after all else was done.
         """
-        outcomes = await self._look(namespace, now, limit)
+        async with pace.step():
+            outcomes = await self._look(namespace, now, limit)
         done: list[Outcome] = []
         trouble: SfmError | None = None
         for act, work, size in (
             (Act.SUMMARISE, self._summarise, SUMMARISED_AT_ONCE),
-            (Act.FORGET, self._forget, REMOVED_AT_ONCE),
-            (Act.ERASE, self._erase, REMOVED_AT_ONCE),
+            (Act.FORGET, self._forget, pace.removed_at_once),
+            (Act.ERASE, self._erase, pace.removed_at_once),
         ):
             for some in _cut_up([one.id for one in outcomes if one.act is act], size):
                 try:
-                    done += only(outcomes, await work(namespace, some, now))
+                    done += only(outcomes, await work(namespace, some, now, pace))
                 except SfmError as error:
                     trouble = error
                     await self._postpone(namespace, some, now)
-                # Others are waiting, too.
-                await asyncio.sleep(0)
         if trouble is not None:
             raise trouble
         return done
@@ -84,12 +91,16 @@ class FadingPass:
             await fading.drop(
                 session, target.id, [one.id for one, said in waiting if said.later is None], forgotten=True
             )
+            await _check(session, target, rules, [one.id for one, said in waiting if said.later], now)
             return found
 
         found = await self._database.write(work)
         return [Outcome.of(one, said) for one, said in found if said.act is not None]
 
-    async def _forget(self, namespace: str, ids: Sequence[MemoryId], now: datetime) -> list[MemoryId]:
+    async def _forget(self, namespace: str, ids: Sequence[MemoryId], now: datetime, pace: Pace) -> list[MemoryId]:
+        let_go, refusal = await agreed(self._hooks, namespace, "fade", ids)
+        if refusal is not None:
+            await self._postpone(namespace, [one for one in ids if one not in let_go], now)
         due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> list[MemoryId]:
@@ -103,14 +114,16 @@ class FadingPass:
                     one.id for one, said in await judge(session, target, rules, held, now) if said.act is Act.FORGET
                 ]
 
-            gone, due = await remove(session, target, self._settling, ids, still, now)
+            gone, due = await remove(session, target, self._settling, let_go, still, now)
             return gone
 
-        gone = await self._database.write(work)
-        await self._settling.finish(namespace, due)
+        async with pace.step():
+            gone = await self._database.write(work)
+            await self._settling.finish(namespace, due)
+        await told(self._hooks, namespace, "fade", gone)
         return gone
 
-    async def _erase(self, namespace: str, ids: Sequence[MemoryId], now: datetime) -> list[MemoryId]:
+    async def _erase(self, namespace: str, ids: Sequence[MemoryId], now: datetime, pace: Pace) -> list[MemoryId]:
         async def work(session: WriteSession) -> list[MemoryId]:
             target, rules = await _fading(session, namespace)
             if target is None or rules is None:
@@ -122,21 +135,15 @@ class FadingPass:
                 await fading.drop(session, target.id, gone, forgotten=True)
             return gone
 
-        return await self._database.write(work)
+        async with pace.step():
+            return await self._database.write(work)
 
-    async def _summarise(self, namespace: str, ids: Sequence[MemoryId], now: datetime) -> list[MemoryId]:
-        async with self._database.read() as session:
-            target = await namespaces.by_name(session, namespace)
-            prior = await memories.by_ids(session, target.id, namespace, ids) if target else {}
-        if target is None:
+    async def _summarise(self, namespace: str, ids: Sequence[MemoryId], now: datetime, pace: Pace) -> list[MemoryId]:
+        target, prior = await self._still_to_summarise(namespace, ids, now)
+        if target is None or not prior:
             return []
-        # A text of 1,000 characters takes milliseconds: it is worth a thread.
-        made: dict[int, NewMemory] = {}
-        for one in prior.values():
-            cut = await asyncio.to_thread(summarised, one, target.settings.language)
-            made |= {} if cut is None else {one.id: cut}
         rules = self._indexing.rules(target)
-        columns = dict(zip(made, await self._indexing.columns(list(made.values()), rules), strict=True))
+        made, columns = await self._summaries(list(prior.values()), rules, pace)
         due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> list[MemoryId]:
@@ -145,8 +152,8 @@ class FadingPass:
             if target is None or fades is None or self._indexing.rules(target) != rules:
                 return []
             batch = MemoryBatch(session, target, self._indexing, self._settling)
-            await batch.hold([MemoryRef(id=one) for one in ids], columns)
-            locked = await memories.lock(session, target.id, namespace, [MemoryRef(id=one) for one in ids])
+            await batch.hold([MemoryRef(id=one) for one in prior], columns)
+            locked = await memories.lock(session, target.id, namespace, [MemoryRef(id=one) for one in prior])
             same = [one.memory.id for one in locked if one.memory.version == prior[one.memory.id].version]
             judged = await judge(session, target, fades, same, now)
             chosen = [one for one, said in judged if said.act is Act.SUMMARISE]
@@ -155,9 +162,37 @@ class FadingPass:
             await fading.move(session, target.id, [_cut(one, fades, stamps, now) for one in chosen])
             return [one.id for one in chosen]
 
-        done = await self._database.write(work)
-        await self._settling.finish(namespace, due)
+        async with pace.step():
+            done = await self._database.write(work)
+            await self._settling.finish(namespace, due)
         return done
+
+    async def _still_to_summarise(
+        self, namespace: str, ids: Sequence[MemoryId], now: datetime
+    ) -> tuple[Namespace | None, dict[MemoryId, Memory]]:
+        """Those that no other pass has summarised meanwhile: making a summary is what takes longest."""
+        async with self._database.read() as session:
+            target = await namespaces.by_name(session, namespace)
+            if target is None or target.settings.fading is None:
+                return target, {}
+            judged = await judge(session, target, target.settings.fading, ids, now)
+            still = [one.id for one, said in judged if said.act is Act.SUMMARISE]
+            return target, await memories.by_ids(session, target.id, namespace, still)
+
+    async def _summaries(
+        self, whole: Sequence[Memory], rules: IndexingRules, pace: Pace
+    ) -> tuple[dict[int, NewMemory], dict[int, SearchColumns]]:
+        """What becomes of memories that are not short already, by id."""
+        made: dict[int, NewMemory] = {}
+        columns: dict[int, SearchColumns] = {}
+        for one in whole:
+            async with pace.step():
+                # A text of 1,000 characters takes milliseconds: it is worth a thread.
+                cut = await asyncio.to_thread(summarised, one, rules.language)
+            if cut is not None:
+                async with pace.step():
+                    made[one.id], (columns[one.id],) = cut, await self._indexing.columns([cut], rules)
+        return made, columns
 
     async def _postpone(self, namespace: str, ids: Sequence[MemoryId], now: datetime) -> None:
         async def work(session: WriteSession) -> None:
@@ -175,6 +210,16 @@ def _cut_up(ids: Sequence[MemoryId], size: int) -> list[Sequence[MemoryId]]:
 async def _fading(session: WriteSession, namespace: str) -> tuple[Namespace | None, FadingRules | None]:
     target = await namespaces.lock_existing(session, namespace)
     return target, target.settings.fading if target else None
+
+
+async def _check(
+    session: WriteSession, target: Namespace, rules: FadingRules, ids: Sequence[MemoryId], now: datetime
+) -> None:
+    """Look again at what was put off: another writer may have made it fade sooner between the look and the note."""
+    if ids:
+        found = await fading.of(session, target.id, ids)
+        again = [(one.id, verdict(rules, replace(one, due_at=now), now)) for one in found]
+        await fading.sooner(session, target.id, [(id_, said.later or now) for id_, said in again])
 
 
 def moved(faded: Faded, later: datetime) -> Move:

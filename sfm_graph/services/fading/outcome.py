@@ -33,7 +33,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """What a pass over a namespace did; with `dry_run` what it would do. `more`: more is due than was asked for."""
+    """What a pass over a namespace did; with `dry_run` what it would do. `more`: more is due, or may be."""
 
     namespace: str
     dry_run: bool

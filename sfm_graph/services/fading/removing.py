@@ -11,7 +11,7 @@ from sfm_graph.store import fading
 from sfm_graph.store.database import WriteSession
 from sfm_graph.store.fading import Move
 
-# In one transaction: it holds the names of its namespace, which others that write names wait for.
+# In one transaction, at most: it holds the names of its namespace, which others that write names wait for.
 REMOVED_AT_ONCE = 50
 
 Still = Callable[[Sequence[int]], Awaitable[list[MemoryId]]]

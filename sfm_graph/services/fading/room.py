@@ -17,10 +17,13 @@ from sfm_graph.domain.fading import DEFAULT_RULES, Act, Reason, due_at, retentio
 from sfm_graph.domain.fading_steps import LATER, Faded
 from sfm_graph.domain.identity import MemoryId
 from sfm_graph.domain.namespace import Namespace
-from sfm_graph.errors import LegalHold, Overloaded, TooLarge
+from sfm_graph.errors import HookRefused, LegalHold, Overloaded, TooLarge
+from sfm_graph.services.fading.agreeing import agreed, told
 from sfm_graph.services.fading.fading_pass import moved
 from sfm_graph.services.fading.outcome import Outcome, only
+from sfm_graph.services.fading.pace import AT_ONCE, Pace
 from sfm_graph.services.fading.removing import REMOVED_AT_ONCE, remove
+from sfm_graph.services.hooks import NO_HOOKS, Hooks
 from sfm_graph.services.settling import Settling
 from sfm_graph.store import fading, namespaces
 from sfm_graph.store.database import Database, Session, WriteSession
@@ -36,6 +39,10 @@ MOST_CANDIDATES = 500
 _LOOKS = 20
 _ATTEMPTS = 30
 _ROUNDS = 200
+# How often hooks that keep all are asked about others.
+_ASKED = 3
+# What hooks see of it.
+OPERATION = "make_room"
 
 
 class Full(Exception):
@@ -49,9 +56,10 @@ class Full(Exception):
 class Room:
     """Keeps namespaces within their limits."""
 
-    def __init__(self, database: Database, settling: Settling) -> None:
+    def __init__(self, database: Database, settling: Settling, hooks: Hooks = NO_HOOKS) -> None:
         self._database = database
         self._settling = settling
+        self._hooks = hooks
         self._gates: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Called with the name of a namespace that has come to hold too many.
         self.on_crowded: Callable[[str], None] | None = None
@@ -59,8 +67,8 @@ class Room:
     async def within_limit(self, namespace: str, attempt: Callable[[bool], Awaitable[T]]) -> T:
         """What `attempt` answers; who finds no room makes some, one writer of this process after the other.
 
-        It is told whether room was made for it. Raises LegalHold when all that could go is held, Overloaded when
-        others keep taking the room.
+        It is told whether room was made for it. Raises LegalHold when all that could go is held, HookRefused when
+        hooks keep what they are asked about, Overloaded when others keep taking the room.
         """
         try:
             return await attempt(False)
@@ -116,11 +124,16 @@ class Room:
             raise LegalHold(f"namespace {namespace!r} is full, and what could go is held", namespace=namespace)
         return False
 
-    async def evict(self, namespace: str, now: datetime, most: int, *, spare: int = 0) -> list[Outcome]:
+    async def evict(
+        self, namespace: str, now: datetime, most: int, *, spare: int = 0, at_once: int = REMOVED_AT_ONCE
+    ) -> list[Outcome]:
         """Forget up to `most` memories that are over the limit, or would be with `spare` more: one transaction.
 
-        Fewer than there are when others took them meanwhile.
+        Fewer than there are when others took them meanwhile. Raises HookRefused when hooks keep all that they are
+        asked about.
         """
+        most = min(most, at_once)
+        chosen, kept = await self._agreed(namespace, now, most, spare)
         due: Set[int] = frozenset()
 
         async def work(session: WriteSession) -> list[Outcome]:
@@ -128,9 +141,8 @@ class Room:
             target = await namespaces.lock_existing(session, namespace)
             if target is None or target.settings.max_memories is None:
                 return []
-            await session.run("fading_alone", namespace_id=target.id)
-            excess = min(most, await fading.count(session, target.id) + spare - target.settings.max_memories)
-            victims = await self._victims(session, target, min(excess, REMOVED_AT_ONCE), now)
+            victims = await self._over(session, target, now, most, spare, kept)
+            victims = victims if chosen is None else [one for one in victims if one.id in chosen]
 
             async def still(held: Sequence[int]) -> list[MemoryId]:
                 return [one.id for one in await fading.of(session, target.id, held) if one.vitals and not one.held]
@@ -140,36 +152,81 @@ class Room:
 
         gone = await self._database.write(work)
         await self._settling.finish(namespace, due)
+        await told(self._hooks, namespace, OPERATION, [one.id for one in gone])
         return gone
 
+    async def _agreed(self, namespace: str, now: datetime, most: int, spare: int) -> tuple[Set[int] | None, Set[int]]:
+        """What hooks let go of what is over the limit, and what they keep; None: they need not be asked."""
+        if not self._hooks.on("before_forget"):
+            return None, frozenset()
+        kept: set[int] = set()
+        refusal: HookRefused | None = None
+
+        async def look(session: WriteSession) -> list[Outcome]:
+            target = await namespaces.lock_existing(session, namespace)
+            return [] if target is None else await self._over(session, target, now, most, spare, kept)
+
+        for _ in range(_ASKED):
+            found = [one.id for one in await self._database.write(look)]
+            let_go, refused = await agreed(self._hooks, namespace, OPERATION, found)
+            refusal = refused or refusal
+            kept |= {*found} - {*let_go}
+            if let_go or not found:
+                break
+        if refusal is not None and not let_go:
+            raise refusal
+        return {*let_go}, kept
+
+    async def _over(
+        self, session: WriteSession, target: Namespace, now: datetime, most: int, spare: int, kept: Set[int]
+    ) -> list[Outcome]:
+        """What is to go of what is over the limit, some of it."""
+        limit = target.settings.max_memories
+        if limit is None:
+            return []
+        await session.run("fading_alone", namespace_id=target.id)
+        excess = min(most, await fading.count(session, target.id) + spare - limit)
+        return await self._victims(session, target, excess, now, kept)
+
     @staticmethod
-    async def _victims(session: WriteSession, target: Namespace, excess: int, now: datetime) -> list[Outcome]:
+    async def _victims(
+        session: WriteSession, target: Namespace, excess: int, now: datetime, kept: Set[int]
+    ) -> list[Outcome]:
         for _ in range(_LOOKS):
-            victims, others = await candidates(session, target, excess, now)
+            victims, others = await candidates(session, target, excess, now, kept)
             await fading.move(session, target.id, [moved(one, at) for one, at in others])
             if victims or not others:
                 return victims
         return []
 
-    async def trim(self, namespace: str, now: datetime, most: int, *, spare: int = 0) -> list[Outcome]:
+    async def trim(
+        self, namespace: str, now: datetime, most: int, *, spare: int = 0, pace: Pace = AT_ONCE
+    ) -> list[Outcome]:
         """Forget up to `most` of what is over the limit, in small transactions."""
         gone: list[Outcome] = []
         for _ in range(_ROUNDS):
-            some = await self.evict(namespace, now, most - len(gone), spare=spare)
+            try:
+                async with pace.step():
+                    some = await self.evict(
+                        namespace, now, most - len(gone), spare=spare, at_once=pace.removed_at_once
+                    )
+            except HookRefused:
+                if not gone:
+                    raise
+                break
             gone += some
             if not some or len(gone) >= most:
                 break
-            await asyncio.sleep(0)
         return gone
 
 
 async def candidates(
-    session: Session, target: Namespace, excess: int, now: datetime
+    session: Session, target: Namespace, excess: int, now: datetime, kept: Set[int] = frozenset()
 ) -> tuple[list[Outcome], list[tuple[Faded, datetime]]]:
     """Up to `excess` memories that fade first, and others with other moments than are noted for them.
 
     What was noted of a memory is when it faded if it was not touched since; so each is reckoned anew, and goes only
-    if it still comes before all that were not looked at.
+    if it still comes before all that were not looked at. `kept`: memories that stay as held ones do.
     """
     if excess <= 0:
         return [], []
@@ -183,7 +240,7 @@ async def candidates(
     reckoned: list[tuple[datetime, Faded]] = []
     for one in await fading.of(session, target.id, [id_ for id_, _ in noted]):
         # What is gone has nothing to wait for: it is dropped with those that go.
-        late = one.held and one.vitals is not None
+        late = (one.held or one.id in kept) and one.vitals is not None
         at = max(now, last) + LATER if late else due_at(rules, one.vitals) if one.vitals else last
         reckoned.append((at, one))
     reckoned.sort(key=lambda pair: (pair[0], pair[1].id))
@@ -192,7 +249,7 @@ async def candidates(
             one.id, Act.FORGET, Reason.CROWDED_OUT, retention(rules, one.vitals, now) if one.vitals else None,
             one.key, one.title,
         )
-        for at, one in reckoned if at <= bound and not one.held
+        for at, one in reckoned if at <= bound and not one.held and one.id not in kept
     ][:excess]  # fmt: skip
     chosen = {one.id for one in victims}
     return victims, [(one, at) for at, one in reckoned if one.id not in chosen and at != one.due_at and one.vitals]

@@ -32,7 +32,8 @@ class Breaker:
             return
         if self.problem is not None and time.monotonic() < self._until:
             state = self.problem.details["state"]
-            raise PredictorUnavailable(f"{self.problem.message}; it is left alone for a while", state=state)
+            why = f"{self.problem.message}; it is left alone for a while"
+            raise PredictorUnavailable(why, state=state, asked=False)
         self._until = time.monotonic() + self._pause_seconds
 
     def succeeded(self) -> None:

@@ -91,7 +91,7 @@ class Extracting:
         ]
         if requests:
             try:
-                await self._links.link_many(namespace, requests, partial=True, skip_unchanged=True)
+                await self._links.link_many(namespace, requests, partial=True, skip_unchanged=True, as_service=True)
             except MemoryNotFound:
                 return
 

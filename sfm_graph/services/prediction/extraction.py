@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -11,11 +10,11 @@ from sfm_graph.domain.change import Change
 from sfm_graph.domain.extraction import AGENT, grounded, question
 from sfm_graph.domain.identity import Entity, MemoryId, MemoryRef
 from sfm_graph.domain.memory import Memory, MemoryKind
-from sfm_graph.errors import BudgetSpent, PredictorUnavailable, SfmError
+from sfm_graph.errors import BudgetSpent, PredictorUnavailable, SfmError, Unavailable
 from sfm_graph.services.prediction.extracting import Extracting
 from sfm_graph.services.prediction.extraction_state import ExtractionState
 from sfm_graph.services.prediction.predictions import Predictions
-from sfm_graph.services.tasks import heed_cancellation
+from sfm_graph.services.tasks import attempted, heed_cancellation, repeated
 from sfm_graph.store import extraction, jobs, memories
 from sfm_graph.store.change_stream import Scope, log_of, read_slice
 from sfm_graph.store.database import Database, ReadSession
@@ -33,6 +32,9 @@ MAX_NAMESPACES: Final = 4
 _LEASE_SECONDS: Final = 60.0
 # Agents whose memories are made of others: reading them again would go on for ever.
 _MADE_OF_OTHERS: Final = frozenset({AGENT, "reflection", "consolidation", "prediction"})
+
+# States of the predictor that say something about a question.
+_WRONG: Final = frozenset({"wrong_answer", "too_large", "slow"})
 
 
 class _Stopped(Exception):
@@ -86,15 +88,20 @@ class Extraction:
 
     async def run(self) -> None:
         """Work until cancelled. What fails is tried again."""
-        while True:
-            self.problem = await _trouble(self.round())
-            await asyncio.sleep(self._interval)
+        await repeated(JOB, self.round, self._interval, self._report)
+
+    def _report(self, problem: str | None) -> None:
+        self.problem = problem
 
     async def round(self) -> None:
-        """One run in up to 4 namespaces that have something to do. Raises Unavailable when the database is away."""
+        """One run in up to 4 namespaces that have something to do. Raises Unavailable with what kept a run from its
+        end, after all were tried; what a run itself meets is in its job."""
         async with self._database.read() as session:
             due = await extraction.due(session, MAX_NAMESPACES)
-        await asyncio.gather(*(_trouble(self._namespace(one)) for one in due))
+        troubles = await asyncio.gather(*(attempted(JOB, self._namespace(one)) for one in due))
+        found = next(filter(None, troubles), None)
+        if found is not None:
+            raise Unavailable(found)
 
     async def _namespace(self, due: Due) -> None:
         claimed = await self._database.write(lambda session: jobs.claim(session, due.namespace_id, JOB, self._lease))
@@ -179,16 +186,8 @@ async def _changed(session: ReadSession, due: Due, state: ExtractionState) -> _B
 
 
 def _is_wrong(error: SfmError) -> bool:
-    """Whether asking the same again will hardly help: the answer was wrong, or what it led to is refused."""
+    """Whether asking the same again will hardly help: the answer was wrong or did not come in time, or what it led
+    to is refused."""
     if isinstance(error, PredictorUnavailable):
-        return error.details.get("state") in ("wrong_answer", "too_large")
+        return error.details.get("state") in _WRONG and error.details.get("asked", True)
     return error.http_status < 500
-
-
-async def _trouble(work: Awaitable[None]) -> str | None:
-    try:
-        await work
-    except SfmError as error:
-        log.warning("extraction: %s", error.message)
-        return error.message
-    return None

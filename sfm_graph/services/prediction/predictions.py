@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # Models answer a few at a time; more would wait there instead of here.
 AT_ONCE: Final = 4
+# Longer answers are checked in a thread.
+CHARS_IN_PLACE: Final = 16_384
 
 
 class Predictions:
@@ -59,8 +61,8 @@ class Predictions:
     async def ask(self, namespace: str, prompt: Prompt) -> Any:
         """The JSON value of an answer that matches the prompt's schema.
 
-        Raises PredictorUnavailable (`details["state"]`: off, away, slow, wrong_answer or too_large), BudgetSpent,
-        NamespaceNotFound, DeadlineExceeded.
+        Raises PredictorUnavailable (`details["state"]`: off, away, slow, wrong_answer or too_large; `asked` False
+        when it was left alone), BudgetSpent, NamespaceNotFound, DeadlineExceeded.
         """
         predictor = self._predictor
         if predictor is None:
@@ -74,7 +76,7 @@ class Predictions:
             namespace_id = await self._spend(namespace)
             try:
                 completion = await predictor.complete(prompt)
-                answer = checked(completion.text, prompt.schema)
+                answer = await _checked(completion.text, prompt.schema)
             except WrongAnswer as wrong:
                 error = PredictorUnavailable(f"{predictor.name} answered with {wrong}", state="wrong_answer")
                 self._breaker.failed(error)
@@ -115,7 +117,7 @@ class Predictions:
         if text is None:
             return None
         try:
-            return checked(text, prompt.schema)
+            return await _checked(text, prompt.schema)
         except WrongAnswer:
             # Of a shared cache, which may hold anything.
             self._kept.drop(digest)
@@ -130,7 +132,7 @@ class Predictions:
         except TimeoutError:
             if seconds < self._wait_seconds:
                 raise out_of_time() from None
-            raise PredictorUnavailable("too many wait for the predictor", state="slow") from None
+            raise PredictorUnavailable("too many wait for the predictor", state="slow", asked=False) from None
         try:
             yield
         finally:
@@ -156,6 +158,12 @@ class Predictions:
     async def _count(self, namespace_id: int, tokens: int) -> None:
         if tokens:
             await self._database.write(lambda session: predictor_use.count_tokens(session, namespace_id, tokens))
+
+
+async def _checked(text: str, schema: Mapping[str, Any]) -> Any:
+    if len(text) <= CHARS_IN_PLACE:
+        return checked(text, schema)
+    return await asyncio.to_thread(checked, text, schema)
 
 
 def shortened(text: str, max_chars: int) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,8 @@ class Recalls:
     async def recall(self, view: View, namespace: str, query: RecallQuery, *, counted: bool = True) -> Recall:
         """The `first` best memories that the filter keeps and that are valid now, best first.
 
+        As of an earlier `known`, a text that was replaced before the namespace moved to its model is found by words
+        only.
         Never fewer than `first` while the namespace holds as many with a vector, unless duplicates are folded. Each
         of them is counted as recalled, unless the question is about the past; `counted` False: none, since the
         caller is shown another choice, or nobody is shown any.
@@ -104,6 +107,9 @@ class Recalls:
         return await self._answers.recall(view, namespace, query, lambda: self._computed(view, namespace, query))
 
     async def _computed(self, view: View, namespace: Namespace, query: RecallQuery) -> Computed:
+        if view.is_past:
+            # Of windows only those of now are kept, and they may say what came later.
+            query = replace(query, weights=replace(query.weights, window=0.0))
         question = await question_of(view, namespace, query, self._indexing)
         legs = await self._legs(view, namespace, question)
         pulling = Pulling(self._runner, view, namespace.name, legs)
