@@ -276,7 +276,9 @@ def test_the_schema_knows_the_settings() -> None:
     }
     free = settings_variables() - secret_variables() - set_here - unused
     assert set(schema["settings"]["propertyNames"]["enum"]) == free, "helm/sfm-graph/values.schema.json: settings"
-    secret = {"SFM_EMBEDDING_API_KEY", "SFM_OLD_EMBEDDING_API_KEY", "SFM_RERANKER_API_KEY"}
+    secret = {
+        "SFM_EMBEDDING_API_KEY", "SFM_OLD_EMBEDDING_API_KEY", "SFM_RERANKER_API_KEY", "SFM_PREDICTOR_API_KEY",
+    }  # fmt: skip
     assert set(schema["secretSettings"]["propertyNames"]["enum"]) == secret
 
 

@@ -60,6 +60,8 @@ async def test_recall_walk_and_write_are_timed_stage_by_stage(client: httpx.Asyn
     assert (await client.post("/recall", json={"query": "orchard"})).status_code == 200
     await client.post("/store", json={"coordinate": [3], "content": "the orchard 3"})
     assert (await client.post("/recall", json={"query": "orchard"})).status_code == 200
+    earlier = {"query": "orchard", "known_at": datetime.now(UTC).isoformat()}
+    assert (await client.post("/recall", json=earlier)).status_code == 200
     walk = {"query": "{ shortestPath(from: {coordinate: [1]}, to: {coordinate: [2]}) { cost } }"}
     assert "errors" not in (await client.post("/graphql", json=walk)).json()
     after = await page_of(client)
