@@ -6,6 +6,7 @@ Texts keep every character that XML 1.0 can say; the others become U+FFFD.
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
 # It writes XML and reads none.
 from xml.sax.saxutils import escape, quoteattr  # nosec B406
 
