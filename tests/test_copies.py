@@ -440,3 +440,13 @@ async def test_the_faces_copy_list_and_revoke(client: httpx.AsyncClient, service
     variables = {"ns": TO, "id": answer["data"]["copyMemories"]["copy"]["id"]}
     answer = (await client.post("/graphql", json={"query": revoke, "variables": variables})).json()
     assert answer["data"]["revokeCopy"]["copy"]["memories"] == 0
+
+
+async def test_what_the_target_changed_stays_when_a_copy_is_revoked(services: Services) -> None:
+    await _stored(services)
+    made = await _copied(services)
+    await services.memory_writes.store(TO, {"key": "b", "content": "our own words"})
+    left = await services.copies.revoke(TO, made.id, forget=True)
+    assert left.memories == 1
+    kept = await _memories(services)
+    assert {key: one.content for key, one in kept.items()} == {"b": "our own words"}

@@ -1,6 +1,5 @@
 """Predictions and their outcomes: what a predictor is asked, what is predicted without one, and how wrong it was."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +18,11 @@ MAX_OUTCOME_CHARS: Final = 10_000
 # Memories that a prediction rests on, and past episodes that are looked at for what followed them.
 MAX_EVIDENCE: Final = 12
 MAX_EPISODES: Final = 30
+# Episodes less like what is going on, from 0 to 1, are none to predict from.
+LEAST_LIKENESS: Final = 0.3
+# Facts are to come before predictions in recall.
+PREDICTION_IMPORTANCE: Final = 0.1
+MAX_HEADING_CHARS: Final = 100
 PREDICTED_FROM: Final = "predicted_from"
 OUTCOME_OF: Final = "outcome_of"
 # Links whose target came after their source.
@@ -42,7 +46,7 @@ _INSTRUCTION: Final = (
 
 
 class Method(StrEnum):
-    """Who made a prediction. STRUCTURAL: it is what followed similar episodes, its confidence how often it did."""
+    """Who made a prediction. STRUCTURAL: it is what followed similar episodes."""
 
     PREDICTOR = "predictor"
     STRUCTURAL = "structural"
@@ -99,25 +103,50 @@ def foreseen(answer: Mapping[str, Any], evidence: Sequence[Memory], first: int) 
     return sorted(found.values(), key=lambda one: -one.confidence)[:first]
 
 
-def followed(episodes: Mapping[int, Sequence[Memory]], sources: Mapping[int, Memory], first: int) -> list[Foreseen]:
-    """What followed past episodes, the most frequent first.
+def followed(
+    episodes: Mapping[int, Sequence[Memory]],
+    sources: Mapping[int, Memory],
+    likeness: Mapping[int, float],
+    first: int,
+) -> list[Foreseen]:
+    """What followed past episodes, the likeliest first.
 
-    episodes: of each that something followed, what did. The confidence of a text is the share of these episodes
-    that it followed, in (0, 1]; texts are the same that differ in case and spaces only.
+    episodes: of each that something followed, what did. likeness: how like what is going on they are, in [0, 1];
+    those below LEAST_LIKENESS are left out. An episode weighs as much as it is alike. The confidence of a text is the
+    weight of the episodes that it followed, as a share of the weight of all, x the greatest likeness, in (0, 1].
+    Texts are the same that differ in case and spaces only.
     """
-    counts: Counter[str] = Counter()
+    weights: dict[str, float] = {}
     said: dict[str, str] = {}
     behind: dict[str, dict[int, Memory]] = {}
-    for episode, after in episodes.items():
-        for folded, memory in {_folded(one): one for one in after if text_of(one)}.items():
-            counts[folded] += 1
+    alike = {one: likeness[one] for one, after in episodes.items() if after and likeness[one] >= LEAST_LIKENESS}
+    for episode in alike:
+        for folded, memory in {_folded(one): one for one in episodes[episode] if text_of(one)}.items():
+            weights[folded] = weights.get(folded, 0.0) + alike[episode]
             said.setdefault(folded, text_of(memory)[:MAX_PREDICTION_CHARS])
             behind.setdefault(folded, {}).update({episode: sources[episode], memory.id: memory})
-    whole = sum(1 for after in episodes.values() if after)
-    ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:first]
+    scale = max(alike.values(), default=0.0) / (sum(alike.values()) or 1.0)
+    ranked = sorted(weights.items(), key=lambda one: (-one[1], one[0]))[:first]
     return [
-        Foreseen(said[one], count / whole, tuple(list(behind[one].values())[:MAX_EVIDENCE])) for one, count in ranked
+        Foreseen(said[one], min(1.0, weight * scale), tuple(list(behind[one].values())[:MAX_EVIDENCE]))
+        for one, weight in ranked
     ]
+
+
+def prediction_key(context: str, prediction: str, method: Method) -> str:
+    """The key of a prediction: the same for what is predicted again by the same method for the same context, whatever
+    the case and spaces."""
+    said = "\n".join([method, " ".join(context.casefold().split()), " ".join(prediction.casefold().split())])
+    return f"prediction:{blake2b(said.encode(), digest_size=16, person=b'prediction').hexdigest()}"
+
+
+def likeness_of(cosine: float | None, context: str, memory: Memory) -> float:
+    """How like a context a memory is, in [0, 1]: by their cosine; where that is not known, by the share of the
+    context's words that the memory has."""
+    if cosine is not None:
+        return min(1.0, max(0.0, cosine))
+    words = set(context.casefold().split())
+    return len(words & set(_folded(memory).split())) / len(words) if words else 0.0
 
 
 def text_of(memory: Memory) -> str:

@@ -50,7 +50,8 @@ _IBAN_REST: Final = {
     length: re.compile(rf"(?: ?[A-Z0-9]){{{length - 4}}}(?![^\W_])") for length in set(_IBAN_LENGTHS.values())
 }
 _IBAN_DIGITS: Final = {ord(one): str(int(one, 36)) for one in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"} | {ord(" "): None}
-_DIGITS = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,}+")
+# 8 to 15 digits right after a plus sign are a phone number.
+_DIGITS = re.compile(r"(?<![0-9])(?!(?<=\+)[0-9](?:[ -]?[0-9]){7,14}+(?![ -]?[0-9]))[0-9](?:[ -]?[0-9]){12,}+")
 _SEPARATOR = re.compile("[ -]")
 _NO_SEPARATORS: Final = str.maketrans("", "", " -")
 # How many digits the issuers' cards have, by the first two.

@@ -165,9 +165,18 @@ class Copies:
 
         await self._database.write(work)
 
-    async def _forgotten(self, namespace: str, target_id: int, copy_id: int) -> None:
+    async def _forgotten(self, namespace: str, target_id: int, copy_id: int, *, edited: bool = True) -> None:
+        """Forget what was copied. `edited` False: but for what was changed here since, which stays with the copy."""
         async with self._database.read() as session:
             stored = await store.copied(session, What.MEMORIES, target_id, copy_id)
+            if not edited:
+                ids = [one.here for one in stored]
+                now = await memories.by_ids(session, target_id, namespace, ids)
+                stored = [
+                    one
+                    for one in stored
+                    if (found := now.get(MemoryId(one.here))) is None or found.version == one.version
+                ]
         refs = [MemoryRef(id=MemoryId(one.here)) for one in stored]
         if refs:
             await self._writes.forget_many(namespace, refs)
@@ -222,7 +231,8 @@ class Copies:
 
     @needs(Scope.WRITE, target="copy_id")
     async def revoke(self, namespace: str, copy_id: int, *, forget: bool = False) -> Copy:
-        """Keep a copy in step no longer; with `forget` forget the copied memories, too. Again it changes nothing.
+        """Keep a copy in step no longer; with `forget` forget the copied memories, too,
+        but for those that were changed here: `memories` of the answer counts them. Again it changes nothing.
 
         Raises NotFound, and what forgetting raises (LegalHold, HookRefused): the copy is revoked all the same.
         """
@@ -236,7 +246,7 @@ class Copies:
 
         target_id = await self._database.write(work)
         if forget:
-            await self._forgotten(namespace, target_id, checked)
+            await self._forgotten(namespace, target_id, checked, edited=False)
         return _shown(await self._get(namespace, checked))
 
     @needs(Scope.ADMIN, target="copy_id")

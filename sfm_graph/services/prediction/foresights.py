@@ -7,10 +7,13 @@ from sfm_graph.domain import validate
 from sfm_graph.domain.access import Scope
 from sfm_graph.domain.foresight import (
     FOLLOWING_TYPES,
+    LEAST_LIKENESS,
     MAX_EPISODES,
     MAX_EVIDENCE,
+    MAX_HEADING_CHARS,
     MAX_PREDICTIONS,
     PREDICTED_FROM,
+    PREDICTION_IMPORTANCE,
     Foreseen,
     Foresight,
     Method,
@@ -18,12 +21,14 @@ from sfm_graph.domain.foresight import (
     context_text,
     followed,
     foreseen,
+    likeness_of,
+    prediction_key,
     question,
     text_of,
 )
 from sfm_graph.domain.identity import MemoryRef
 from sfm_graph.domain.memory import Memory, MemoryKind
-from sfm_graph.domain.recall import RecallQuery
+from sfm_graph.domain.recall import Hit, Leg, RecallQuery
 from sfm_graph.errors import BudgetSpent, InvalidInput, MemoryNotFound, PredictorUnavailable
 from sfm_graph.services.access.guard import needs
 from sfm_graph.services.idempotency import IdempotencyKey, kept_answer
@@ -37,6 +42,7 @@ from sfm_graph.services.view import View, Views
 from sfm_graph.store import foresight as store
 from sfm_graph.store import memories
 
+_NO_PRECEDENT = f"and nothing followed an episode that is like this (at least {LEAST_LIKENESS})"
 # What followed one episode.
 _MOST_FOLLOWERS = 5
 # Agents of memories that are about predictions: the past is told by what happened.
@@ -83,10 +89,11 @@ class Foresights:
             await view.existing_namespace(namespace)
             here = await self._here(view, namespace, around)
             now = " ".join(part for part in (text, text_of(here) if here else None) if part)
-            episodes = await self._similar(view, namespace, now, here)
+            likeness = await self._similar(view, namespace, now, here)
+            episodes = [one for one, _ in likeness]
             after = await self._after(view, namespace, episodes, here)
-        found, method, reason = await self._foreseen(namespace, now, episodes, after, here, count)
-        stored = await self._store(namespace, found, method, agent, key)
+        found, method, reason = await self._foreseen(namespace, now, likeness, after, here, count)
+        stored = await self._store(namespace, now, found, method, agent, key)
         await self._link(namespace, stored)
         return Foresight(tuple(_prediction(one) for one in stored), method, reason)
 
@@ -111,11 +118,17 @@ class Foresights:
             raise MemoryNotFound(f"no memory with {around} in {namespace!r}", namespace=namespace)
         return found
 
-    async def _similar(self, view: View, namespace: str, text: str, here: Memory | None) -> list[Memory]:
-        """Memories like what is going on, the best first; never itself, nor what is about predictions."""
+    async def _similar(
+        self, view: View, namespace: str, text: str, here: Memory | None
+    ) -> list[tuple[Memory, float]]:
+        """Memories and how like what is going on they are, the best first; never itself, nor about predictions."""
         query = RecallQuery(text=text[: validate.MAX_QUERY_CHARS], first=MAX_EPISODES, rerank=False)
         found = (await self._recalls.recall(view, namespace, query)).hits
-        return [one.memory for one in found if not _is_own(one.memory) and (here is None or one.memory.id != here.id)]
+        return [
+            (one.memory, likeness_of(_cosine(one), text, one.memory))
+            for one in found
+            if not _is_own(one.memory) and (here is None or one.memory.id != here.id)
+        ]
 
     async def _after(
         self, view: View, namespace: str, episodes: Sequence[Memory], here: Memory | None
@@ -135,26 +148,36 @@ class Foresights:
         self,
         namespace: str,
         now: str,
-        episodes: Sequence[Memory],
+        likeness: Sequence[tuple[Memory, float]],
         after: Mapping[int, Sequence[Memory]],
         here: Memory | None,
         first: int,
     ) -> tuple[list[Foreseen], Method, str | None]:
         near = {one.id: one for one in ([here] if here else [])}
-        for one in episodes:
+        for one, _ in likeness:
             near |= {one.id: one} | {other.id: other for other in after.get(one.id, ())}
         evidence = list(near.values())[:MAX_EVIDENCE]
         try:
             answer = await self._predictions.ask(namespace, question(now, evidence, first))
             return foreseen(answer, evidence, first), Method.PREDICTOR, None
         except (PredictorUnavailable, BudgetSpent) as error:
-            sources: dict[int, Memory] = {one.id: one for one in episodes}
-            return followed(after, sources, first), Method.STRUCTURAL, error.message
+            sources: dict[int, Memory] = {one.id: one for one, _ in likeness}
+            found = followed(after, sources, {one.id: alike for one, alike in likeness}, first)
+            return found, Method.STRUCTURAL, error.message if found else f"{error.message}; {_NO_PRECEDENT}"
 
     async def _store(
-        self, namespace: str, found: Sequence[Foreseen], method: Method, agent: str | None, key: IdempotencyKey | None
+        self,
+        namespace: str,
+        now: str,
+        found: Sequence[Foreseen],
+        method: Method,
+        agent: str | None,
+        key: IdempotencyKey | None,
     ) -> list[Memory]:
-        items = [_item(one, method, self._predictions.model, agent) for one in found]
+        items_by_key = {
+            one["key"]: one for one in (_item(each, now, method, self._predictions.model, agent) for each in found)
+        }
+        items = list(items_by_key.values())
         if not items and key is None:
             return []
         stored = await self._memory_writes.store_many(namespace, items, key=None if key is None else _own(key))
@@ -175,19 +198,31 @@ def _is_own(memory: Memory) -> bool:
     return "prediction" in memory.payload or (memory.key or "").startswith(_OWN_KEYS)
 
 
+def _cosine(hit: Hit) -> float | None:
+    return next((one.raw_score for one in hit.legs if one.leg is Leg.DENSE), None)
+
+
 def _own(key: IdempotencyKey) -> IdempotencyKey:
     """The key among those of stored memories, which it shares with no other call."""
     return IdempotencyKey(key.principal, f"predict\n{key.key}", key.body)
 
 
-def _item(one: Foreseen, method: Method, model: str | None, agent: str | None) -> dict[str, Any]:
+def _item(one: Foreseen, now: str, method: Method, model: str | None, agent: str | None) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "prediction": one.text, "confidence": one.confidence, "method": method.value,
         "evidence": [other.global_id for other in one.evidence],
     }  # fmt: skip
     if method is Method.PREDICTOR:
         payload["model"] = model
-    return {"kind": MemoryKind.SEMANTIC.value, "content": one.text, "payload": payload, "agent": agent}
+    return {
+        "key": prediction_key(now, one.text, method),
+        "kind": MemoryKind.SEMANTIC.value,
+        "title": f"Prediction: {one.text}"[:MAX_HEADING_CHARS],
+        "content": one.text,
+        "payload": payload,
+        "importance": PREDICTION_IMPORTANCE,
+        "agent": agent,
+    }
 
 
 def _prediction(memory: Memory) -> Prediction:
