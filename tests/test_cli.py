@@ -87,6 +87,8 @@ def test_a_walk_through_every_command_on_memories() -> None:
     assert counted["memories"] == {"episodic": 1, "semantic": 1}
     assert sfm("delete", "key:met", "--expected-version", "9", exit_code=1)["code"] == "version_conflict"
     assert sfm("delete", "key:met") == {"deleted": True}
+    # A forgotten memory is erased by the key that it last had.
+    assert sfm("delete", "key:met", "--erase") == {"deleted": True}
     assert sfm("delete", "key:met", "--erase") == {"deleted": False}
 
 

@@ -395,75 +395,76 @@ VERSION = {"type": "version", "entity": "memory", "number": 1, "operation": "cre
            "after": {key: value for key, value in MEMORY.items() if key not in ("type", "number")}}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        (1, [{**HEAD, "format": 1}]),
-        (1, [{**HEAD, "settings": {"nonsense": 1}}]),
-        (1, [{**HEAD, "model": {"name": "m", "dimension": 0}}]),
-        (1, [MEMORY]),
-        (2, [HEAD, HEAD]),
-        (2, [HEAD, {"type": "document"}]),
-        (2, [HEAD, {**MEMORY, "number": 2}]),
-        (2, [HEAD, {**MEMORY, "number": 2**63}]),
-        (2, [HEAD, {**MEMORY, "version": 0}]),
-        (2, [HEAD, {**MEMORY, "version": 2**31 - 1}]),
-        (2, [HEAD, {**MEMORY, "created_at": None}]),
-        (2, [HEAD, {**MEMORY, "coordinate": None}]),
-        (2, [HEAD, {**MEMORY, "content": "\x00"}]),
-        (2, [HEAD, {**MEMORY, "legal_hold": 1}]),
-        (2, [HEAD, {**MEMORY, "secret": 1}]),
-        (2, [HEAD, {**MEMORY, "vectors": ["AAA"]}]),
-        (2, [HEAD, {**MEMORY, "vectors": ["AAAAAA=="]}]),
-        (2, [HEAD, {**MEMORY, "vectors": ["AHwAPA=="]}]),
-        (2, [HEAD, {**MEMORY, "vectors": ["ADw="]}]),
-        (2, [{**HEAD, "model": None}, MEMORY]),
-        (3, [HEAD, MEMORY, {**MEMORY, "number": 2}]),
-        (3, [HEAD, {**MEMORY, "key": "k"}, {**MEMORY, "number": 2, "coordinate": [2], "key": "k"}]),
-        (3, [HEAD, MEMORY, {**LINK, "target": 2}]),
-        (3, [HEAD, GONE, LINK]),
-        (4, [HEAD, MEMORY, LINK, {**LINK, "number": 2}]),
-        (3, [HEAD, MEMORY, {**LINK, "weight": -1}]),
-        (3, [HEAD, MEMORY, {**LINK, "maker": ""}]),
-        (4, [HEAD, MEMORY, LINK, {**MEMORY, "number": 2, "coordinate": [2]}]),
-        (3, [HEAD, MEMORY, {**VERSION, "number": 2}]),
-        (3, [HEAD, MEMORY, {**VERSION, "operation": "update"}]),
-        (3, [HEAD, MEMORY, {**VERSION, "entity": "namespace"}]),
-        (3, [HEAD, MEMORY, {**VERSION, "after": {"content": "x"}}]),
-        (3, [HEAD, MEMORY, {**VERSION, "after": [1]}]),
-        (3, [HEAD, MEMORY, {**VERSION, "at": "2999-01-01T00:00:00Z"}]),
-        (4, [HEAD, {**MEMORY, "content": "y"}, VERSION]),
-        (4, [HEAD, GONE, VERSION]),
-        (5, [HEAD, MEMORY, VERSION, {**VERSION, "operation": "forget", "before": VERSION["after"], "after": None}]),
-        (3, [HEAD, GONE, {"type": "access", "memory": 1, "count": 1, "last_at": AT}]),
-        (4, [HEAD, MEMORY, *[{"type": "access", "memory": 1, "count": 1, "last_at": AT}] * 2]),
-        (3, [HEAD, MEMORY, {"type": "access", "memory": 1, "count": 0, "last_at": AT}]),
-    ],
-)  # fmt: skip
-async def test_hostile_lines_are_refused_by_their_number(services: Services, line: int, found: list[Fields]) -> None:
-    with pytest.raises(SfmError) as refused:
-        await imported(services, sealed(*found), "n")
-    assert refused.value.http_status < 500
-    assert refused.value.details["line"] == line
+# The line that is refused, and the lines.
+HOSTILE: list[tuple[int, list[Fields]]] = [
+    (1, [{**HEAD, "format": 1}]),
+    (1, [{**HEAD, "settings": {"nonsense": 1}}]),
+    (1, [{**HEAD, "model": {"name": "m", "dimension": 0}}]),
+    (1, [MEMORY]),
+    (2, [HEAD, HEAD]),
+    (2, [HEAD, {"type": "document"}]),
+    (2, [HEAD, {**MEMORY, "number": 2}]),
+    (2, [HEAD, {**MEMORY, "number": 2**63}]),
+    (2, [HEAD, {**MEMORY, "version": 0}]),
+    (2, [HEAD, {**MEMORY, "version": 2**31 - 1}]),
+    (2, [HEAD, {**MEMORY, "created_at": None}]),
+    (2, [HEAD, {**MEMORY, "coordinate": None}]),
+    (2, [HEAD, {**MEMORY, "content": "\x00"}]),
+    (2, [HEAD, {**MEMORY, "legal_hold": 1}]),
+    (2, [HEAD, {**MEMORY, "secret": 1}]),
+    (2, [HEAD, {**MEMORY, "vectors": ["AAA"]}]),
+    (2, [HEAD, {**MEMORY, "vectors": ["AAAAAA=="]}]),
+    (2, [HEAD, {**MEMORY, "vectors": ["AHwAPA=="]}]),
+    (2, [HEAD, {**MEMORY, "vectors": ["ADw="]}]),
+    (2, [{**HEAD, "model": None}, MEMORY]),
+    (3, [HEAD, MEMORY, {**MEMORY, "number": 2}]),
+    (3, [HEAD, {**MEMORY, "key": "k"}, {**MEMORY, "number": 2, "coordinate": [2], "key": "k"}]),
+    (3, [HEAD, MEMORY, {**LINK, "target": 2}]),
+    (3, [HEAD, GONE, LINK]),
+    (4, [HEAD, MEMORY, LINK, {**LINK, "number": 2}]),
+    (3, [HEAD, MEMORY, {**LINK, "weight": -1}]),
+    (3, [HEAD, MEMORY, {**LINK, "maker": ""}]),
+    (4, [HEAD, MEMORY, LINK, {**MEMORY, "number": 2, "coordinate": [2]}]),
+    (3, [HEAD, MEMORY, {**VERSION, "number": 2}]),
+    (3, [HEAD, MEMORY, {**VERSION, "operation": "update"}]),
+    (3, [HEAD, MEMORY, {**VERSION, "entity": "namespace"}]),
+    (3, [HEAD, MEMORY, {**VERSION, "after": {"content": "x"}}]),
+    (3, [HEAD, MEMORY, {**VERSION, "after": [1]}]),
+    (3, [HEAD, MEMORY, {**VERSION, "at": "2999-01-01T00:00:00Z"}]),
+    (4, [HEAD, {**MEMORY, "content": "y"}, VERSION]),
+    (4, [HEAD, GONE, VERSION]),
+    (5, [HEAD, MEMORY, VERSION, {**VERSION, "operation": "forget", "before": VERSION["after"], "after": None}]),
+    (3, [HEAD, GONE, {"type": "access", "memory": 1, "count": 1, "last_at": AT}]),
+    (4, [HEAD, MEMORY, *[{"type": "access", "memory": 1, "count": 1, "last_at": AT}] * 2]),
+    (3, [HEAD, MEMORY, {"type": "access", "memory": 1, "count": 0, "last_at": AT}]),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: data.replace(b'"content":"x"', b'"content":"y"'),
-        lambda data: data + data.splitlines()[-1] + b"\n",
-        lambda data: data + b"\n",
-        lambda data: data[:-20],
-        lambda data: b"",
-        lambda data: b"\xff\xfe" + data,
-        lambda data: data.replace(b'"counts":{', b'"counts":{"link":1,'),
-        lambda data: data.replace(b'"memory":1', b'"memory":2'),
-    ],
-)
-async def test_damage_is_noticed(services: Services, change: Callable[[bytes], bytes]) -> None:
-    with pytest.raises(InvalidInput):
-        await imported(services, change(sealed(HEAD, MEMORY)), "n")
-    await imported(services, sealed(HEAD, MEMORY), "n")
+async def test_hostile_lines_are_refused_by_their_number(services: Services) -> None:
+    for place, (line, found) in enumerate(HOSTILE):
+        with pytest.raises(SfmError) as refused:
+            await imported(services, sealed(*found), f"n{place}")
+        assert refused.value.http_status < 500, found
+        assert refused.value.details["line"] == line, found
+
+
+DAMAGE: list[Callable[[bytes], bytes]] = [
+    lambda data: data.replace(b'"content":"x"', b'"content":"y"'),
+    lambda data: data + data.splitlines()[-1] + b"\n",
+    lambda data: data + b"\n",
+    lambda data: data[:-20],
+    lambda data: b"",
+    lambda data: b"\xff\xfe" + data,
+    lambda data: data.replace(b'"counts":{', b'"counts":{"link":1,'),
+    lambda data: data.replace(b'"memory":1', b'"memory":2'),
+]
+
+
+async def test_damage_is_noticed(services: Services) -> None:
+    for place, change in enumerate(DAMAGE):
+        with pytest.raises(InvalidInput):
+            await imported(services, change(sealed(HEAD, MEMORY)), f"n{place}")
+        await imported(services, sealed(HEAD, MEMORY), f"n{place}")
 
 
 async def test_a_line_that_never_ends_takes_no_memory(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
